@@ -1,0 +1,1 @@
+"""The asyncio side: transports, the driver that turns effects into I/O, and the public Node."""

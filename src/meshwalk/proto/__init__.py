@@ -1,0 +1,1 @@
+"""The protocols, as state machines without I/O, clock or randomness of their own."""

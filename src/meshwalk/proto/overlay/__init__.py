@@ -1,0 +1,1 @@
+"""Membership: how a node finds its links and keeps them."""

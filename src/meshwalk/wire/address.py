@@ -1,0 +1,145 @@
+"""Addresses (`tcp://host:port`) and invites (`meshwalk://PEER@host:port/NETWORK`) as text.
+
+Both come from people and from strangers, so parsing is strict and bounded.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Self
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from meshwalk.errors import InvalidAddress, InvalidInvite, InvalidPeerId
+from meshwalk.wire.peerid import PeerId
+
+DEFAULT_PORT = 55555  # seed 000: the port its program tries first
+ADDRESS_CHARACTERS_MAX = 262  # RFC 1035 section 2.3.4: names to 255 octets, and ":" and a port
+INVITE_ADDRESSES_MAX = 8  # guess: loopback, LAN and public, each in IPv4 and IPv6, and two to spare
+INVITE_CHARACTERS_MAX = 4096  # guess: eight long addresses and a long network name
+NETWORK_NAME_BYTES_MAX = 200  # guess; it is only an input to a key derivation
+
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+class Address(msgspec.Struct, frozen=True, order=True):
+    """A place where a node listens: a host name or IP address, and a TCP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, default_port: int | None = DEFAULT_PORT) -> Self:
+        """Read `tcp://host:port`, `host:port` or `host`; IPv6 hosts stand in brackets.
+
+        `default_port` fills in for a missing port; with None a port must be given.
+        Raises `InvalidAddress`.
+        """
+        if len(text) > ADDRESS_CHARACTERS_MAX:
+            raise InvalidAddress(f"an address has at most {ADDRESS_CHARACTERS_MAX} characters")
+        rest = text.strip().removeprefix("tcp://")
+        host, port = _split(rest, text)
+        if port == "":
+            if default_port is None:
+                raise InvalidAddress(f"{text!r} lacks a port; write HOST:PORT")
+            return cls(_checked_host(host, text), default_port)
+        if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise InvalidAddress(f"{text!r} has no port from 0 to 65535 after its last colon")
+        return cls(_checked_host(host, text), int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is an IP address of this machine alone."""
+        address = self.ip
+        return address is not None and address.is_loopback
+
+    @property
+    def is_unspecified(self) -> bool:
+        """Whether the host stands for every interface (`0.0.0.0`, `::`): not to be dialled."""
+        address = self.ip
+        return address is not None and address.is_unspecified
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The host as an IP address; None when it is a name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"tcp://{self.host_and_port}"
+
+    @property
+    def host_and_port(self) -> str:
+        """`host:port`, with brackets round an IPv6 host."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _split(rest: str, text: str) -> tuple[str, str]:
+    if rest.startswith("["):
+        host, bracket, port = rest[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise InvalidAddress(f"{text!r} opens a bracket and does not close it before the port")
+        return host, port[1:]
+    if rest.count(":") > 1:
+        try:
+            ipaddress.IPv6Address(rest)
+        except ValueError:
+            raise InvalidAddress(f"{text!r} is no address; write [IPV6]:PORT") from None
+        return rest, ""
+    host, _, port = rest.partition(":")
+    return host, port
+
+
+def _checked_host(host: str, text: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if len(host) <= 255 and _HOST_NAME.fullmatch(host):
+            return host.lower()
+        raise InvalidAddress(f"{text!r} is no address; write HOST:PORT") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    # A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d; one host must have one name.
+    return str(mapped or address)
+
+
+class Invite(msgspec.Struct, frozen=True):
+    """All that a stranger needs to find a network, but for its secret if it has one."""
+
+    network: str
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `meshwalk://PEER@host:port[,host:port…]/NETWORK`. Raises `InvalidInvite`."""
+        if len(text) > INVITE_CHARACTERS_MAX:
+            raise InvalidInvite(f"an invite has at most {INVITE_CHARACTERS_MAX} characters")
+        scheme, found, rest = text.strip().partition("://")
+        if scheme != "meshwalk" or not found:
+            raise InvalidInvite("an invite begins with meshwalk://; copy the whole of it")
+        peer, at, rest = rest.partition("@")
+        places, slash, network = rest.partition("/")
+        if not at or not slash:
+            raise InvalidInvite("an invite reads meshwalk://PEER@HOST:PORT/NETWORK")
+        name = unquote(network)
+        if not 0 < len(name.encode("utf-8", "surrogatepass")) <= NETWORK_NAME_BYTES_MAX:
+            raise InvalidInvite(f"a network name has 1 to {NETWORK_NAME_BYTES_MAX} bytes")
+        try:
+            addresses = tuple(
+                Address.parse(place, default_port=None)
+                for place in places.split(",")[: INVITE_ADDRESSES_MAX + 1]
+            )
+            identity = PeerId.parse(peer)
+        except (InvalidAddress, InvalidPeerId) as error:
+            raise InvalidInvite(f"the invite is damaged: {error}") from error
+        if len(addresses) > INVITE_ADDRESSES_MAX:
+            raise InvalidInvite(f"an invite has at most {INVITE_ADDRESSES_MAX} addresses")
+        return cls(name, identity, addresses)
+
+    def __str__(self) -> str:
+        places = ",".join(address.host_and_port for address in self.addresses)
+        return f"meshwalk://{self.peer.text}@{places}/{quote(self.network, safe='')}"

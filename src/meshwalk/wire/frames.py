@@ -1,0 +1,153 @@
+"""The frames of a link: what one end says to the other end of the same pipe.
+
+A frame is 4 bytes of body length, big-endian, then a MessagePack array whose first element is
+the tag. Only `Message` carries anything for the layers above, and its body is opaque here.
+Evolution: append fields with defaults, never retype or reorder; a reader ignores what it does
+not know at the end of an array.
+
+Integers on the wire are unsigned 64-bit unless said otherwise. Times are microseconds of the
+sender's own clock, from an epoch of its choosing: only differences mean anything.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL_VERSION: Final = 1
+ALPN: Final = "meshwalk/1"
+LENGTH_BYTES: Final = 4  # seed 002: BodyLengthBytes
+FRAME_BYTES_MAX: Final = 1 << 20  # design section 6: 1 MiB; settings can lower it
+
+U64: TypeAlias = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+ShortText: TypeAlias = Annotated[str, Meta(max_length=262)]
+Token: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+RecordBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
+
+
+class Purpose(enum.IntEnum):
+    """Why a connection was made. The dialler says it; the acceptor agrees or closes."""
+
+    STANDING = 0
+    """To be neighbours; quotes the token of a walk that ended at the acceptor."""
+    JOIN_REQUEST = 1
+    """To send join requests into the network; closed when they are answered."""
+    JOIN_ACCEPT = 2
+    """To be neighbours: the dialler accepts the join request that had this token."""
+    JOIN_SPLIT = 3
+    """As JOIN_ACCEPT, from a peer that gives up one of its links for it; one more will dial."""
+    PROBE = 4
+    """To exchange pings and close."""
+    CONVERSATION = 5
+    """To exchange application messages without being neighbours."""
+
+
+class CloseReason(enum.IntEnum):
+    """Why an end closes a link. Said on the wire and kept by both ends."""
+
+    DONE = 0
+    """A temporary link has served its purpose."""
+    LEAVING = 1
+    """The node is stopping."""
+    DUPLICATE = 2
+    """Both ends dialled; the other link survives."""
+    SELF = 3
+    """Both ends are the same node."""
+    FULL = 4
+    """The acceptor has no place left."""
+    UNINVITED = 5
+    """The token is unknown, used up, or belongs to somebody else."""
+    VERSION = 6
+    """The protocol versions do not match."""
+    MALFORMED = 7
+    """A frame could not be read."""
+    PROTOCOL = 8
+    """A frame that is not allowed now."""
+    IDLE = 9
+    """Nothing was heard for too long."""
+    SLOW = 10
+    """The peer does not read, and more was waiting for it than is allowed."""
+    SPLIT = 11
+    """The link is given up so that a newcomer finds a place."""
+    RATE = 12
+    """Too many frames of one kind."""
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """First frame each way. The acceptor's comes after the dialler's, and is its consent."""
+
+    version: U64
+    purpose: Purpose
+    sent_at_us: U64
+    seen_at: ShortText
+    """The address that the sender sees the receiver at, `tcp://host:port`; "" if unknown."""
+    record: RecordBytes = b""
+    """The sender's signed peer record (`records.encode_signed`); b"" if it has none yet."""
+    token: Token = b""
+    agent: ShortText = ""
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """Asks for a `Pong` at once."""
+
+    id: U64
+    sent_at_us: U64
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Answers a `Ping` with the four time stamps of RFC 5905 section 8 (the fourth is arrival)."""
+
+    in_reply_to: U64
+    ping_sent_at_us: U64
+    ping_received_at_us: U64
+    sent_at_us: U64
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Last frame each way: the sender says nothing more, and reads on until it is answered."""
+
+    reason: U64
+    """A `CloseReason`; a plain integer, so that a newer peer's reason is no error."""
+    text: ShortText = ""
+
+
+class Channel(enum.IntEnum):
+    """Which machine of the receiver a message is for."""
+
+    APPLICATION = 0
+    OVERLAY = 1
+    BROADCAST = 2
+    REFUSAL = 3
+
+
+class ContentType(enum.IntEnum):
+    """What the application's body is."""
+
+    BYTES = 0
+    TEXT = 1
+    JSON = 2
+    MESSAGEPACK = 3
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """One message: an envelope that dispatch reads, and a body that only its receiver reads."""
+
+    id: U64
+    """Unique for the sender while it runs."""
+    sent_at_us: U64
+    channel: Channel
+    body: bytes
+    in_reply_to: U64 = 0
+    """The receiver's message that this one answers; 0 for none."""
+    in_regards_to: U64 = 0
+    """The message that opened the conversation this one belongs to; 0 for none."""
+    content: ContentType = ContentType.BYTES
+    type: ShortText = ""
+    """The application's own name for this kind of message."""
+    wants_reply: bool = False
+
+
+Frame: TypeAlias = Hello | Ping | Pong | Close | Message

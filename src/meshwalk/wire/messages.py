@@ -1,0 +1,155 @@
+"""Bodies of the messages that a node's own machines exchange: overlay, broadcast, refusal.
+
+Each is a MessagePack array with a tag, decoded by `decode_overlay` and its kin, which raise
+`MalformedFrame` and nothing else, whatever the bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from meshwalk.errors import MalformedFrame
+from meshwalk.wire.frames import U64, RecordBytes, ShortText, Token
+
+RECORDS_PER_MESSAGE_MAX: Final = 16  # GossipSub v1.1: peers exchanged on a prune
+HOPS_MAX: Final = 64  # guess: far above any walk or flood that a healthy network makes
+
+Hops: TypeAlias = Annotated[int, Meta(ge=0, le=HOPS_MAX)]
+
+
+class JoinRequest(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Asks that the walk end in a link for the origin. Bounced from neighbour to neighbour.
+
+    Seed 000's JOIN_REQ, with an answer, a bound on its hops, and an origin that is proven.
+    """
+
+    record: RecordBytes
+    """The origin's signed peer record."""
+    token: Token
+    """Names the walk; whoever accepts quotes it to the origin."""
+    reach: ShortText
+    """Host at which the first hop saw the origin; "" if the origin cannot be dialled there.
+    Only addresses of the record with this host may be dialled."""
+    forced_hops: Hops
+    """Hops to go before anyone but a node below its minimum may accept."""
+    hops_left: Hops
+
+
+class JoinOutcome(enum.IntEnum):
+    """How a walk ended."""
+
+    LINKED = 0
+    """The acceptor has dialled the origin, and they are neighbours."""
+    DIAL_ME = 1
+    """The acceptor cannot dial the origin and keeps a place for it: dial `record`, quote `token`."""
+    NO_PLACE = 2
+    """Nobody on the walk could take the origin, or all it met are its neighbours already."""
+    BUSY = 3
+    """A node on the walk carries too many walks; try again later."""
+
+
+class JoinReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """Ends a walk; goes back along it, each hop by `in_reply_to`."""
+
+    outcome: JoinOutcome
+    hops: Hops
+    """How far from the origin the walk ended."""
+    record: RecordBytes = b""
+    """The acceptor's signed peer record; b"" when nobody accepted."""
+
+
+class SplitRequest(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """From a full node to a neighbour: dial this origin, and drop our link for it.
+
+    Done: the receiver closes the link between the two with `CloseReason.SPLIT`.
+    Not done: it answers with `SplitReply`.
+    """
+
+    record: RecordBytes
+    token: Token
+    reach: ShortText
+
+
+class SplitReply(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """The split was not done (it is the origin, has it as a neighbour, or could not dial it)."""
+
+
+class Acquaintances(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """Signed records of peers that the sender is linked to, told to a new neighbour."""
+
+    records: Annotated[list[RecordBytes], Meta(max_length=RECORDS_PER_MESSAGE_MAX)]
+
+
+OverlayMessage: TypeAlias = JoinRequest | JoinReply | SplitRequest | SplitReply | Acquaintances
+
+
+class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """A message for everyone, as it travels. `payload` decodes to `records.BroadcastPayload`."""
+
+    payload: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+    hops: Hops
+    """Links crossed so far; not signed, since every hop changes it."""
+
+
+class RefusalCode(enum.IntEnum):
+    """Why a request got no answer."""
+
+    NO_HANDLER = 1
+    """Nobody at that peer answers messages of this type."""
+    HANDLER_FAILED = 2
+    """The peer's own code raised an error; its log has it."""
+    BUSY = 3
+    """The peer carries too many requests."""
+    NOT_ALLOWED = 4
+    """Links of this purpose carry no such messages."""
+    NOT_UNDERSTOOD = 5
+    """The body does not decode to its content type."""
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Answers a request that will not be answered otherwise."""
+
+    code: U64
+    """A `RefusalCode`; a plain integer, so that a newer peer's code is no error."""
+    text: ShortText = ""
+
+
+_Body = TypeVar("_Body")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_overlay: Final = msgspec.msgpack.Decoder(OverlayMessage)
+_broadcast: Final = msgspec.msgpack.Decoder(Broadcast)
+_refusal: Final = msgspec.msgpack.Decoder(Refusal)
+
+
+def encode(body: OverlayMessage | Broadcast | Refusal) -> bytes:
+    """The bytes of a body."""
+    return _encoder.encode(body)
+
+
+def decode_overlay(body: bytes) -> OverlayMessage:
+    """Read the body of a message for the overlay. Raises `MalformedFrame`."""
+    return _decode(_overlay, body)
+
+
+def decode_broadcast(body: bytes) -> Broadcast:
+    """Read the body of a broadcast. Raises `MalformedFrame`."""
+    return _decode(_broadcast, body)
+
+
+def decode_refusal(body: bytes) -> Refusal:
+    """Read the body of a refusal. Raises `MalformedFrame`."""
+    return _decode(_refusal, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Body], body: bytes) -> _Body:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        # Deeply nested input makes msgspec raise RecursionError rather than DecodeError.
+        raise MalformedFrame(f"unreadable body: {error}") from None

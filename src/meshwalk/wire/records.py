@@ -1,0 +1,121 @@
+"""Things that are signed: peer records and broadcasts, and the exact bytes a signature covers.
+
+Every signature covers: a domain tag of 16 bytes, the network's id of 32 bytes, and the payload as
+it travels. The tag keeps a signature for one kind of thing from being passed off as another; the
+id keeps it from being passed off in another network. The payload is signed and checked as bytes
+and never re-encoded, so that two encoders need not agree. No keys here.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from meshwalk.errors import InvalidAddress, InvalidRecord
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import U64, ContentType, ShortText
+from meshwalk.wire.peerid import PeerId
+
+RECORD_ADDRESSES_MAX: Final = 8  # guess: as many as an invite carries
+RECORD_BYTES_MAX: Final = 4096  # guess: eight addresses of 262 characters, key, signature, and room
+SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
+
+
+class Domain(enum.Enum):
+    """What a signature is for; the tag that it covers first, 16 bytes each."""
+
+    PEER_RECORD = b"meshwalk/1 peer "
+    BROADCAST = b"meshwalk/1 bcast"
+
+
+def bytes_to_sign(domain: Domain, network_id: bytes, payload: bytes) -> bytes:
+    """What the signature of `payload` covers."""
+    return domain.value + network_id + payload
+
+
+class PeerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Where a peer says it listens. Newer sequence numbers replace older ones."""
+
+    peer: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    sequence: U64
+    """Unix time in microseconds when the record was made, or one more than the last."""
+    addresses: Annotated[list[ShortText], Meta(max_length=RECORD_ADDRESSES_MAX)] = []
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The peer that the record speaks of."""
+        return PeerId(self.peer)
+
+    def parsed_addresses(self) -> tuple[Address, ...]:
+        """The addresses that can be read and dialled, in the peer's own order."""
+        found: list[Address] = []
+        for text in self.addresses:
+            try:
+                address = Address.parse(text, default_port=None)
+            except InvalidAddress:
+                continue
+            if address.port and not address.is_unspecified:
+                found.append(address)
+        return tuple(found)
+
+
+class Signed(msgspec.Struct, frozen=True, array_like=True):
+    """A payload and its signature, as one blob in a frame or in the store."""
+
+    payload: bytes
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+
+
+class BroadcastPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the origin of a broadcast signs."""
+
+    origin: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    epoch: U64
+    """Unix time in milliseconds at which the origin started; a restart begins a new count."""
+    sequence: U64
+    """1 for the first broadcast of this epoch, then one more for each."""
+    sent_at_ms: U64
+    """Unix time in milliseconds by the origin's clock."""
+    topic: ShortText
+    content: ContentType
+    body: bytes
+
+
+_Record = TypeVar("_Record")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_signed: Final = msgspec.msgpack.Decoder(Signed)
+_peer_record: Final = msgspec.msgpack.Decoder(PeerRecord)
+_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload)
+
+
+def encode(record: PeerRecord | BroadcastPayload | Signed) -> bytes:
+    """The bytes of a record."""
+    return _encoder.encode(record)
+
+
+def decode_signed(blob: bytes) -> Signed:
+    """Split a blob into payload and signature. Raises `InvalidRecord`."""
+    if len(blob) > RECORD_BYTES_MAX:
+        raise InvalidRecord(f"record of {len(blob)} bytes; the limit is {RECORD_BYTES_MAX}")
+    return _decode(_signed, blob)
+
+
+def decode_peer_record(payload: bytes) -> PeerRecord:
+    """Read a peer record whose signature has yet to be checked. Raises `InvalidRecord`."""
+    return _decode(_peer_record, payload)
+
+
+def decode_broadcast_payload(payload: bytes) -> BroadcastPayload:
+    """Read a broadcast whose signature has yet to be checked. Raises `InvalidRecord`."""
+    return _decode(_broadcast, payload)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Record], blob: bytes) -> _Record:
+    try:
+        return decoder.decode(blob)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"unreadable record: {error}") from None
