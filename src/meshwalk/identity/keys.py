@@ -8,18 +8,38 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from meshwalk.errors import InvalidRecord
+from meshwalk.errors import InvalidArgument, InvalidRecord
 from meshwalk.wire import records
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import Domain, PeerRecord, Signed
 
 SEED_BYTES = 32  # RFC 8032 section 5.1.5: the private key
 
+# The points of small order, with the sign bit cleared; libsodium's ge25519_has_small_order has the
+# same list. Under such a key anybody can make a signature that verifies.
+_WEAK_KEYS = frozenset(
+    bytes.fromhex(key)
+    for key in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
+
 
 class KeyPair:
-    """A node's identity: an Ed25519 key pair whose public half is its PeerId."""
+    """A node's identity: an Ed25519 key pair whose public half is its PeerId.
+
+    Raises `InvalidArgument` when the seed has not 32 bytes.
+    """
 
     def __init__(self, seed: bytes) -> None:
+        if len(seed) != SEED_BYTES:
+            raise InvalidArgument(f"a private key has {SEED_BYTES} bytes, not {len(seed)}")
         self.private_key = Ed25519PrivateKey.from_private_bytes(seed)
         self.seed = seed
         self.peer_id = PeerId(self.private_key.public_key().public_bytes_raw())
@@ -34,8 +54,15 @@ class KeyPair:
         return self.private_key.sign(data)
 
 
+def is_weak(peer: bytes) -> bool:
+    """Whether `peer` is a key that proves nothing: anybody can sign as it. Refuse such a peer."""
+    return peer[:-1] + bytes([peer[-1] & 0x7F]) in _WEAK_KEYS if peer else True
+
+
 def verify(peer: bytes, signature: bytes, data: bytes) -> bool:
     """Whether `signature` of `data` is by `peer`. About 58 µs; never raises on bad input."""
+    if is_weak(peer):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(peer).verify(signature, data)
     except (InvalidSignature, ValueError):

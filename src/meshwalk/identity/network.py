@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from meshwalk.errors import InvalidArgument
-from meshwalk.wire.address import NETWORK_NAME_BYTES_MAX
+from meshwalk.wire.address import encode_network_name
 
 DEFAULT_NETWORK = "meshwalk"
 SECRET_BYTES_MAX = 4096  # guess: a passphrase or a key file, not a mistaken path to something big
@@ -23,13 +23,12 @@ class Network:
     """A network that nodes can be members of: its name, and the key derived from name and secret.
 
     The derivation does not slow down guessing: a secret should have 80 bits or more of chance,
-    for instance from `openssl rand -hex 16`. Raises `InvalidArgument` for a name or secret out of bounds.
+    for instance from `openssl rand -hex 16`. Raises `InvalidArgument` for a name that cannot be
+    one, or a secret that is too long.
     """
 
     def __init__(self, name: str = DEFAULT_NETWORK, secret: bytes = b"") -> None:
-        encoded = name.encode("utf-8", "replace")
-        if not 0 < len(encoded) <= NETWORK_NAME_BYTES_MAX:
-            raise InvalidArgument(f"a network name has 1 to {NETWORK_NAME_BYTES_MAX} bytes")
+        encoded = encode_network_name(name)
         if len(secret) > SECRET_BYTES_MAX:
             raise InvalidArgument(f"a network secret has at most {SECRET_BYTES_MAX} bytes")
         self.name = name

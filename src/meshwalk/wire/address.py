@@ -12,16 +12,25 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from meshwalk.errors import InvalidAddress, InvalidInvite, InvalidPeerId
+from meshwalk.errors import InvalidAddress, InvalidArgument, InvalidInvite
 from meshwalk.wire.peerid import PeerId
 
 DEFAULT_PORT = 55555  # seed 000: the port its program tries first
-ADDRESS_CHARACTERS_MAX = 262  # RFC 1035 section 2.3.4: names to 255 octets, and ":" and a port
+HOST_CHARACTERS_MAX = 253  # RFC 1035 section 2.3.4: 255 octets, of which two are not written
+ADDRESS_CHARACTERS_MAX = 265  # "tcp://", a host, ":65535"
 INVITE_ADDRESSES_MAX = 8  # guess: loopback, LAN and public, each in IPv4 and IPv6, and two to spare
 INVITE_CHARACTERS_MAX = 4096  # guess: eight long addresses and a long network name
 NETWORK_NAME_BYTES_MAX = 200  # guess; it is only an input to a key derivation
 
+PORT_MAX = 65535  # RFC 9293 section 3.1: 16 bits
+
+_BLANKS = " \t\r\n"  # what copying adds; not every control character that Unicode calls a space
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+# The system's resolver reads 127.1, 0x7f.1, 2130706433 and 0 as IPv4 addresses, so that "0:80"
+# would be this machine and not look like it. WHATWG URL, "ends in a number checker".
+_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,32}")  # names of interfaces; `ipaddress` allows nearly all
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -39,14 +48,15 @@ class Address(msgspec.Struct, frozen=True, order=True):
         """
         if len(text) > ADDRESS_CHARACTERS_MAX:
             raise InvalidAddress(f"an address has at most {ADDRESS_CHARACTERS_MAX} characters")
-        rest = text.strip().removeprefix("tcp://")
+        rest = text.strip(_BLANKS).removeprefix("tcp://")
         host, port = _split(rest, text)
         if port == "":
             if default_port is None:
                 raise InvalidAddress(f"{text!r} lacks a port; write HOST:PORT")
             return cls(_checked_host(host, text), default_port)
-        if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise InvalidAddress(f"{text!r} has no port from 0 to 65535 after its last colon")
+        # isdigit() alone also takes "٣", and int() alone "+1", "1_0" and " 1".
+        if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > PORT_MAX:
+            raise InvalidAddress(f"{text!r} has no port from 0 to {PORT_MAX} after its last colon")
         return cls(_checked_host(host, text), int(port))
 
     @property
@@ -98,12 +108,29 @@ def _checked_host(host: str, text: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        if len(host) <= 255 and _HOST_NAME.fullmatch(host):
+        is_name = len(host) <= HOST_CHARACTERS_MAX and _HOST_NAME.fullmatch(host)
+        if is_name and not _ENDS_IN_NUMBER.fullmatch(host):
             return host.lower()
         raise InvalidAddress(f"{text!r} is no address; write HOST:PORT") from None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.scope_id is not None and not _ZONE.fullmatch(address.scope_id):
+        raise InvalidAddress(f"{text!r} names no network interface after its percent sign")
     # A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d; one host must have one name.
-    return str(mapped or address)
+    return str(address.ipv4_mapped or address)
+
+
+def encode_network_name(name: str) -> bytes:
+    """A network's name in UTF-8. Raises `InvalidArgument` for what cannot be a name."""
+    if _CONTROL.search(name):
+        raise InvalidArgument("a network name has no control characters")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("a network name is text that UTF-8 can write") from None
+    if not 0 < len(encoded) <= NETWORK_NAME_BYTES_MAX:
+        raise InvalidArgument(f"a network name has 1 to {NETWORK_NAME_BYTES_MAX} bytes")
+    return encoded
 
 
 class Invite(msgspec.Struct, frozen=True):
@@ -118,23 +145,22 @@ class Invite(msgspec.Struct, frozen=True):
         """Read `meshwalk://PEER@host:port[,host:port…]/NETWORK`. Raises `InvalidInvite`."""
         if len(text) > INVITE_CHARACTERS_MAX:
             raise InvalidInvite(f"an invite has at most {INVITE_CHARACTERS_MAX} characters")
-        scheme, found, rest = text.strip().partition("://")
+        scheme, found, rest = text.strip(_BLANKS).partition("://")
         if scheme != "meshwalk" or not found:
             raise InvalidInvite("an invite begins with meshwalk://; copy the whole of it")
         peer, at, rest = rest.partition("@")
         places, slash, network = rest.partition("/")
         if not at or not slash:
             raise InvalidInvite("an invite reads meshwalk://PEER@HOST:PORT/NETWORK")
-        name = unquote(network)
-        if not 0 < len(name.encode("utf-8", "surrogatepass")) <= NETWORK_NAME_BYTES_MAX:
-            raise InvalidInvite(f"a network name has 1 to {NETWORK_NAME_BYTES_MAX} bytes")
         try:
+            name = unquote(network, errors="strict")
+            encode_network_name(name)
             addresses = tuple(
                 Address.parse(place, default_port=None)
                 for place in places.split(",")[: INVITE_ADDRESSES_MAX + 1]
             )
             identity = PeerId.parse(peer)
-        except (InvalidAddress, InvalidPeerId) as error:
+        except (InvalidArgument, UnicodeDecodeError) as error:
             raise InvalidInvite(f"the invite is damaged: {error}") from error
         if len(addresses) > INVITE_ADDRESSES_MAX:
             raise InvalidInvite(f"an invite has at most {INVITE_ADDRESSES_MAX} addresses")

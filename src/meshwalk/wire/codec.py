@@ -23,11 +23,18 @@ _NO_LENGTH: Final = bytes(LENGTH_BYTES)
 def append_frame(frame: Frame, out: bytearray, body_bytes_max: int = FRAME_BYTES_MAX) -> None:
     """Append a frame with its length prefix to `out`.
 
-    Raises `TooBig`, and leaves `out` as it was, when the body exceeds `body_bytes_max` bytes.
+    Raises `TooBig` when the body exceeds `body_bytes_max` bytes. Whatever it raises, `out` is as
+    it was before.
     """
     start = len(out)
     out += _NO_LENGTH
-    _encoder.encode_into(frame, out, start + LENGTH_BYTES)
+    try:
+        _encoder.encode_into(frame, out, start + LENGTH_BYTES)
+    except BaseException:
+        # Text that UTF-8 cannot write, or an integer above 64 bits: our own mistake, but half a
+        # frame left in a write buffer would end the link as well.
+        del out[start:]
+        raise
     size = len(out) - start - LENGTH_BYTES
     if size > body_bytes_max:
         del out[start:]
@@ -70,10 +77,11 @@ class FrameReader:
                 frames, used = self._split(view)
             del self._unfinished[:used]
             return frames
-        view = memoryview(data)
-        frames, used = self._split(view)
-        if used < len(view):
-            self._unfinished += view[used:]
+        # Released even when it raises: a traceback that kept it would pin the caller's buffer.
+        with memoryview(data) as view:
+            frames, used = self._split(view)
+            if used < len(view):
+                self._unfinished += view[used:]
         return frames
 
     def _split(self, view: memoryview) -> tuple[list[Frame], int]:

@@ -17,13 +17,18 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta
 
-PROTOCOL_VERSION: Final = 1
+# An array has no field names, but msgspec refuses a field that is named as its tag: `Message.type`.
+_TAG: Final = "tag"
+
+PROTOCOL_VERSION: Final = 1  # the first; a Hello says it, and no other is accepted
 ALPN: Final = "meshwalk/1"
 LENGTH_BYTES: Final = 4  # seed 002: BodyLengthBytes
 FRAME_BYTES_MAX: Final = 1 << 20  # design section 6: 1 MiB; settings can lower it
+SHORT_TEXT_CHARACTERS_MAX: Final = 265  # the longest address, `address.ADDRESS_CHARACTERS_MAX`
 
-U64: TypeAlias = Annotated[int, Meta(ge=0, le=2**64 - 1)]
-ShortText: TypeAlias = Annotated[str, Meta(max_length=262)]
+# MessagePack knows no larger integer, so the upper bound needs no check (and msgspec has none).
+U64: TypeAlias = Annotated[int, Meta(ge=0)]
+ShortText: TypeAlias = Annotated[str, Meta(max_length=SHORT_TEXT_CHARACTERS_MAX)]
 Token: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 RecordBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 
@@ -76,7 +81,7 @@ class CloseReason(enum.IntEnum):
     """Too many frames of one kind."""
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False, tag_field=_TAG):
     """First frame each way. The acceptor's comes after the dialler's, and is its consent."""
 
     version: U64
@@ -85,19 +90,19 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     seen_at: ShortText
     """The address that the sender sees the receiver at, `tcp://host:port`; "" if unknown."""
     record: RecordBytes = b""
-    """The sender's signed peer record (`records.encode_signed`); b"" if it has none yet."""
+    """The sender's signed peer record (`records.Signed`); b"" if it has none yet."""
     token: Token = b""
     agent: ShortText = ""
 
 
-class Ping(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False, tag_field=_TAG):
     """Asks for a `Pong` at once."""
 
     id: U64
     sent_at_us: U64
 
 
-class Pong(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False, tag_field=_TAG):
     """Answers a `Ping` with the four time stamps of RFC 5905 section 8 (the fourth is arrival)."""
 
     in_reply_to: U64
@@ -106,7 +111,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     sent_at_us: U64
 
 
-class Close(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False, tag_field=_TAG):
     """Last frame each way: the sender says nothing more, and reads on until it is answered."""
 
     reason: U64
@@ -132,7 +137,7 @@ class ContentType(enum.IntEnum):
     MESSAGEPACK = 3
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False, tag_field=_TAG):
     """One message: an envelope that dispatch reads, and a body that only its receiver reads."""
 
     id: U64

@@ -45,7 +45,7 @@ class JoinOutcome(enum.IntEnum):
     LINKED = 0
     """The acceptor has dialled the origin, and they are neighbours."""
     DIAL_ME = 1
-    """The acceptor cannot dial the origin and keeps a place for it: dial `record`, quote `token`."""
+    """The acceptor cannot dial the origin and keeps a place: dial `record`, quote `token`."""
     NO_PLACE = 2
     """Nobody on the walk could take the origin, or all it met are its neighbours already."""
     BUSY = 3
@@ -122,7 +122,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 _Body = TypeVar("_Body")
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_overlay: Final = msgspec.msgpack.Decoder(OverlayMessage)
+_overlay: Final[msgspec.msgpack.Decoder[OverlayMessage]] = msgspec.msgpack.Decoder(OverlayMessage)
 _broadcast: Final = msgspec.msgpack.Decoder(Broadcast)
 _refusal: Final = msgspec.msgpack.Decoder(Refusal)
 

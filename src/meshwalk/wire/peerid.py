@@ -29,7 +29,7 @@ class PeerId(bytes):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the 52-character form; upper case is accepted. Raises `InvalidPeerId`."""
-        stripped = text.strip()
+        stripped = text.strip(" \t\r\n")
         if len(stripped) != PEER_ID_CHARACTERS:
             raise InvalidPeerId(
                 f"a PeerId has {PEER_ID_CHARACTERS} characters, not {len(stripped)}"

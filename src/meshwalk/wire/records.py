@@ -50,14 +50,17 @@ class PeerRecord(msgspec.Struct, frozen=True, array_like=True):
         return PeerId(self.peer)
 
     def parsed_addresses(self) -> tuple[Address, ...]:
-        """The addresses that can be read and dialled, in the peer's own order."""
+        """The addresses that can be read and dialled, in the peer's own order.
+
+        One with a zone (`fe80::1%eth0`) is left out: it names an interface of the peer's machine.
+        """
         found: list[Address] = []
         for text in self.addresses:
             try:
                 address = Address.parse(text, default_port=None)
             except InvalidAddress:
                 continue
-            if address.port and not address.is_unspecified:
+            if address.port and not address.is_unspecified and "%" not in address.host:
                 found.append(address)
         return tuple(found)
 

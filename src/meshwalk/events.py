@@ -1,0 +1,110 @@
+"""News of a node for the application that runs it. Each is a frozen Struct; names are past tense
+or a noun with its change, and `str(event)` is a line for a log."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType
+from meshwalk.wire.peerid import PeerId
+
+
+class NeighbourUp(msgspec.Struct, frozen=True, tag=True):
+    """A standing link to `peer` is ready."""
+
+    peer: PeerId
+    address: Address
+    """Where the other end of the link is seen at."""
+    neighbours: int
+    """How many there are now."""
+
+    def __str__(self) -> str:
+        return f"linked with {self.peer.short} at {self.address} ({self.neighbours} links)"
+
+
+class NeighbourDown(msgspec.Struct, frozen=True, tag=True):
+    """The standing link to `peer` has ended."""
+
+    peer: PeerId
+    reason: str
+    by_us: bool
+    neighbours: int
+    """How many are left."""
+
+    def __str__(self) -> str:
+        who = "closed by us" if self.by_us else "closed by the peer or the world"
+        return f"link with {self.peer.short} ended: {self.reason} ({who}; {self.neighbours} left)"
+
+
+class Joined(msgspec.Struct, frozen=True, tag=True):
+    """The node had no neighbour and has one now: it is part of a network."""
+
+    peer: PeerId
+
+    def __str__(self) -> str:
+        return f"joined through {self.peer.short}"
+
+
+class Alone(msgspec.Struct, frozen=True, tag=True):
+    """The last neighbour is gone. The node keeps trying whom it knows."""
+
+    def __str__(self) -> str:
+        return "alone: no neighbour is left; trying the peers that are known"
+
+
+class EntryFailed(msgspec.Struct, frozen=True, tag=True):
+    """An entry address did not answer, or refused. The node tries again after a pause."""
+
+    address: Address
+    reason: str
+    not_admitted: bool
+    """Whether trying again is vain: another network or secret, or another peer than expected."""
+
+    def __str__(self) -> str:
+        return f"{self.address} did not let us in: {self.reason}"
+
+
+class MessagesDropped(msgspec.Struct, frozen=True, tag=True):
+    """A subscriber was too slow, and messages for it were dropped."""
+
+    count: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.count} messages dropped: {self.why}"
+
+
+class StoreFailed(msgspec.Struct, frozen=True, tag=True):
+    """Something could not be written to the store. The node goes on without it."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the store cannot be written: {self.reason}"
+
+
+Event: TypeAlias = (
+    NeighbourUp | NeighbourDown | Joined | Alone | EntryFailed | MessagesDropped | StoreFailed
+)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message that arrived: a broadcast, or one that was sent to this node alone."""
+
+    origin: PeerId
+    """Who wrote it: proven by its signature (broadcast) or by the link (direct)."""
+    body: Any
+    """bytes, str, or what the JSON or MessagePack decodes to, by `content`."""
+    content: ContentType
+    is_broadcast: bool
+    topic: str = ""
+    """The label of a broadcast, or the type of a direct message."""
+    hops: int = 1
+    """Links crossed."""
+    sequence: int = 0
+    """The origin's count of its broadcasts since it started; 0 for direct messages."""
+    sent_at: float = 0.0
+    """Unix time by the origin's clock, in seconds; 0.0 for direct messages."""

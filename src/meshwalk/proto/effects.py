@@ -1,0 +1,159 @@
+"""What a node asks its driver to do. The only vocabulary between `proto` and `net` or `sim`.
+
+A driver performs effects in order, after each input, before the next input.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias, final
+
+import msgspec
+
+from meshwalk.events import Delivery, Event
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType, Frame
+from meshwalk.wire.peerid import PeerId
+
+
+class Why(enum.Enum):
+    """Why an own request got no reply."""
+
+    TIMED_OUT = enum.auto()
+    REFUSED = enum.auto()
+    LINK_LOST = enum.auto()
+
+
+@final
+class Dial(msgspec.Struct, frozen=True, gc=False):
+    """Make a pipe; answer with `secured` or `dial_failed`."""
+
+    link: int
+    address: Address
+    expected: PeerId | None
+
+
+@final
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """Write a frame to a link's pipe."""
+
+    link: int
+    frame: Frame
+
+
+@final
+class Shut(msgspec.Struct, frozen=True, gc=False):
+    """End a link's pipe: after what is queued, or at once. `lost` may come and is ignored."""
+
+    link: int
+    at_once: bool
+
+
+@final
+class Deliver(msgspec.Struct, frozen=True, gc=False):
+    """Hand a message to the application."""
+
+    delivery: Delivery
+
+
+@final
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """A peer's request: have the application answer it with `reply` or `refuse`."""
+
+    link: int
+    id: int
+    peer: PeerId
+    type: str
+    content: ContentType
+    body: bytes
+
+
+@final
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """The reply to an own request."""
+
+    request: int
+    content: ContentType
+    body: bytes
+
+
+@final
+class Unanswered(msgspec.Struct, frozen=True, gc=False):
+    """An own request will get no reply."""
+
+    request: int
+    why: Why
+    code: int = 0
+    """The peer's `RefusalCode` when it refused."""
+    text: str = ""
+
+
+@final
+class Measured(msgspec.Struct, frozen=True, gc=False):
+    """A ping was answered."""
+
+    ping: int
+    rtt_s: float
+
+
+@final
+class ProbeOpened(msgspec.Struct, frozen=True, gc=False):
+    """A link that was dialled to exchange pings is open."""
+
+    link: int
+    peer: PeerId
+
+
+@final
+class ProbeEnded(msgspec.Struct, frozen=True, gc=False):
+    """Such a link has ended, or was never made."""
+
+    link: int
+    text: str
+    not_admitted: bool
+
+
+@final
+class Happened(msgspec.Struct, frozen=True, gc=False):
+    """News for the application."""
+
+    event: Event
+
+
+@final
+class SavePeer(msgspec.Struct, frozen=True, gc=False):
+    """Keep what is known of a peer."""
+
+    peer: PeerId
+    record: bytes
+    address: str
+    verified: bool
+    last_seen: float
+    """Unix time in seconds."""
+    failures: int
+    rtt_s: float | None
+    met: str
+
+
+@final
+class ForgetPeer(msgspec.Struct, frozen=True, gc=False):
+    """Keep nothing more of a peer."""
+
+    peer: PeerId
+
+
+Effect: TypeAlias = (
+    Dial
+    | Send
+    | Shut
+    | Deliver
+    | Ask
+    | Answered
+    | Unanswered
+    | Measured
+    | ProbeOpened
+    | ProbeEnded
+    | Happened
+    | SavePeer
+    | ForgetPeer
+)

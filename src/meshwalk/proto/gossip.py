@@ -1,0 +1,203 @@
+"""Messages for everyone: signed by the origin, delivered at most once, flooded over all links.
+
+Each origin counts its broadcasts; (origin, epoch, sequence) names one. A node remembers for each
+origin which numbers it has seen: those up to `floor`, and a few above it. That costs one entry per
+origin instead of one per message, and what is below the window counts as seen, so nothing is ever
+delivered twice however long it circulates.
+
+Over links that keep order, with every node passing on each message as it first comes, an origin's
+broadcasts reach everyone in the order of their numbers as long as no link changes meanwhile: each
+peer on the way of a number has passed on all smaller ones before, over the same links.
+
+A message is decoded and checked against what was seen before its signature is verified, since most
+copies of a flood are repeats; it is verified before it is passed on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias, final
+
+import msgspec
+
+from meshwalk.config import BroadcastConfig
+from meshwalk.errors import InvalidRecord, MalformedFrame
+from meshwalk.events import Delivery
+from meshwalk.identity.keys import Signatures
+from meshwalk.wire.frames import CloseReason, ContentType
+from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
+from meshwalk.wire.peerid import PeerId
+from meshwalk.wire.records import (
+    BroadcastPayload,
+    Domain,
+    decode_broadcast_payload,
+)
+from meshwalk.wire.records import encode as encode_record
+
+
+@final
+class Flood(msgspec.Struct, frozen=True, gc=False):
+    """Send a body to every neighbour but one."""
+
+    body: bytes
+    without: PeerId | None
+
+
+@final
+class Hand(msgspec.Struct, frozen=True, gc=False):
+    """A broadcast for the application."""
+
+    delivery: Delivery
+
+
+@final
+class Blame(msgspec.Struct, frozen=True, gc=False):
+    """The peer passed on what it must not: close its link."""
+
+    reason: CloseReason
+    text: str
+
+
+GossipEffect: TypeAlias = Flood | Hand | Blame
+
+
+class SeenNumbers:
+    """Which of one origin's numbers have come, in one epoch."""
+
+    __slots__ = ("above", "epoch", "floor", "heard_at")
+
+    def __init__(self, epoch: int, first: int, window: int, now: float) -> None:
+        self.epoch = epoch
+        # Smaller numbers may still be on their way when an origin is first heard of.
+        self.floor = max(0, first - 1 - window)
+        self.above: set[int] = set()
+        self.heard_at = now
+
+    def add(self, number: int, window: int) -> bool:
+        """Note a number; false when it counts as seen."""
+        if number <= self.floor or number in self.above:
+            return False
+        if number == self.floor + 1:
+            self.floor = number
+            while self.above and self.floor + 1 in self.above:
+                self.floor += 1
+                self.above.discard(self.floor)
+            return True
+        self.above.add(number)
+        if len(self.above) > 2 * window:
+            # Gaps this old will not be filled: what is missing below counts as seen.
+            self.floor = max(self.above) - window
+            self.above = {n for n in self.above if n > self.floor}
+        return True
+
+
+class Gossip:
+    """Broadcasts at one node."""
+
+    def __init__(
+        self, signatures: Signatures, config: BroadcastConfig, unix_offset_s: float, now: float
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._signatures = signatures
+        self._config = config
+        self._unix_offset_s = unix_offset_s
+        self._epoch = int((now + unix_offset_s) * 1000)
+        self._sequence = 0
+        # Ordered by when each origin was last heard: the first is the one to forget.
+        self._seen: dict[bytes, SeenNumbers] = {}
+
+    @property
+    def origins(self) -> int:
+        """How many origins are remembered."""
+        return len(self._seen)
+
+    def publish(
+        self, topic: str, content: ContentType, body: bytes, now: float
+    ) -> tuple[int, list[GossipEffect]]:
+        """Send to everyone; returns the message's number too. The caller has checked the size."""
+        self._sequence += 1
+        payload = encode_record(
+            BroadcastPayload(
+                bytes(self._signatures.peer_id),
+                self._epoch,
+                self._sequence,
+                int((now + self._unix_offset_s) * 1000),
+                topic,
+                content,
+                body,
+            )
+        )
+        signature = self._signatures.sign(Domain.BROADCAST, payload)
+        self.counts["sent"] += 1
+        return self._sequence, [Flood(encode(Broadcast(payload, signature, 1)), None)]
+
+    def receive(self, peer: PeerId, body: bytes, now: float) -> list[GossipEffect]:
+        """A copy of a broadcast came from a neighbour."""
+        try:
+            broadcast = decode_broadcast(body)
+            payload = decode_broadcast_payload(broadcast.payload)
+        except (MalformedFrame, InvalidRecord) as error:
+            self.counts["malformed"] += 1
+            return [Blame(CloseReason.MALFORMED, str(error))]
+        why = self._refuse(payload, now)
+        if why is not None:
+            self.counts[why] += 1
+            return []
+        if not self._signatures.verify(
+            Domain.BROADCAST, payload.origin, broadcast.signature, broadcast.payload
+        ):
+            self.counts["forged"] += 1
+            return [Blame(CloseReason.PROTOCOL, "a broadcast with a false signature")]
+        self._note(payload, now)
+        self.counts["delivered"] += 1
+        effects: list[GossipEffect] = [
+            Hand(
+                Delivery(
+                    PeerId(payload.origin),
+                    payload.body,
+                    payload.content,
+                    is_broadcast=True,
+                    topic=payload.topic,
+                    hops=broadcast.hops,
+                    sequence=payload.sequence,
+                    sent_at=payload.sent_at_ms / 1000,
+                )
+            )
+        ]
+        if broadcast.hops < HOPS_MAX:
+            onward = Broadcast(broadcast.payload, broadcast.signature, broadcast.hops + 1)
+            effects.append(Flood(encode(onward), peer))
+        return effects
+
+    def _refuse(self, payload: BroadcastPayload, now: float) -> str | None:
+        """Why a broadcast is not to be looked at any further, before its signature is checked."""
+        if payload.origin == self._signatures.peer_id:
+            return "own"
+        if len(payload.body) > self._config.body_bytes_max:
+            return "too big"
+        age_s = now + self._unix_offset_s - payload.sent_at_ms / 1000
+        if age_s > self._config.age_max_s or age_s < -self._config.clock_skew_max_s:
+            return "stale"
+        seen = self._seen.get(payload.origin)
+        if seen is None or payload.epoch > seen.epoch:
+            return None
+        if payload.epoch < seen.epoch:
+            return "earlier run"
+        if payload.sequence <= seen.floor or payload.sequence in seen.above:
+            return "repeated"
+        return None
+
+    def _note(self, payload: BroadcastPayload, now: float) -> None:
+        window = self._config.window
+        seen = self._seen.pop(payload.origin, None)
+        if seen is None or payload.epoch > seen.epoch:
+            seen = SeenNumbers(payload.epoch, payload.sequence, window, now)
+        seen.add(payload.sequence, window)
+        seen.heard_at = now
+        self._seen[payload.origin] = seen
+        oldest = next(iter(self._seen))
+        if len(self._seen) > self._config.origins_max:
+            self.counts["origins evicted"] += 1
+            del self._seen[oldest]
+        elif self._seen[oldest].heard_at < now - self._config.remembered_s:
+            del self._seen[oldest]

@@ -1,0 +1,371 @@
+"""One connection: its life cycle, greeting, pings, silence, and the reason it ends.
+
+Everything that decides what a link may do next is in this file. It does not know who else exists
+or what a message says, and treats dialled and accepted pipes alike but for who greets first.
+
+    SECURING --secured--> GREETING --hello--> OPEN --close--> CLOSING --close or timer--> CLOSED
+        |                    |                  |                                           ^
+        `---- failed --------`------- lost -----`-------------------------------------------'
+
+In CLOSING the link says nothing more but still hears messages, so that a link which loses to its
+twin (both ends dialled) loses no message.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, final
+
+import msgspec
+
+from meshwalk.config import LinkConfig
+from meshwalk.proto.effects import Effect, Measured, Send, Shut
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import (
+    PROTOCOL_VERSION,
+    Close,
+    CloseReason,
+    Frame,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
+from meshwalk.wire.peerid import PeerId
+
+STANDING_PURPOSES: Final = frozenset({Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT})
+
+
+class LinkState(enum.Enum):
+    """See the drawing at the top of the file."""
+
+    SECURING = enum.auto()
+    GREETING = enum.auto()
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+# News, from a link to the connection table.
+
+
+@final
+class Asked(msgspec.Struct, frozen=True):
+    """The dialler has greeted: `consent` or `close`."""
+
+    hello: Hello
+
+
+@final
+class Opened(msgspec.Struct, frozen=True):
+    """Both ends have greeted."""
+
+    hello: Hello
+
+
+@final
+class Arrived(msgspec.Struct, frozen=True, gc=False):
+    """A message for dispatch."""
+
+    message: Message
+
+
+@final
+class Ended(msgspec.Struct, frozen=True):
+    """The link is over for everyone above. Comes once."""
+
+    reason: CloseReason | None
+    """None: the connection broke or was never made."""
+    text: str
+    by_us: bool
+    was_open: bool
+    not_admitted: bool = False
+
+
+News: TypeAlias = Asked | Opened | Arrived | Ended
+
+# Closing for one of these, nothing that the peer still says matters, or it does not read.
+_CLOSED_AT_ONCE: Final = frozenset(
+    {
+        CloseReason.SELF,
+        CloseReason.MALFORMED,
+        CloseReason.PROTOCOL,
+        CloseReason.IDLE,
+        CloseReason.SLOW,
+        CloseReason.RATE,
+        CloseReason.VERSION,
+    }
+)
+_TEXT_CHARACTERS_MAX: Final = 200  # below ShortText's bound in wire/frames.py
+
+
+class RoundTrips:
+    """The last round-trip times of a link, in seconds. Seed 001 keeps 20."""
+
+    def __init__(self, window: int) -> None:
+        self.samples: deque[float] = deque(maxlen=window)
+        self.clock_offset_s: float | None = None
+        """The peer's clock minus ours, by the quickest of the samples (RFC 5905 section 10)."""
+        self._quickest = float("inf")
+
+    def add(self, rtt_s: float, offset_s: float) -> None:
+        self.samples.append(rtt_s)
+        if rtt_s <= self._quickest or self._quickest not in self.samples:
+            self._quickest = min(self.samples)
+            self.clock_offset_s = offset_s
+
+    @property
+    def mean_s(self) -> float | None:
+        """Mean of the samples; None before the first."""
+        return sum(self.samples) / len(self.samples) if self.samples else None
+
+    @property
+    def jitter_s(self) -> float | None:
+        """Mean difference between one sample and the next; None before the second."""
+        if len(self.samples) < 2:
+            return None
+        values = list(self.samples)
+        steps = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
+        return sum(steps) / len(steps)
+
+
+class Link:
+    """One end of one connection."""
+
+    def __init__(
+        self,
+        number: int,
+        config: LinkConfig,
+        out: list[Effect],
+        new_id: Callable[[], int],
+        *,
+        outbound: bool,
+        remote: Address,
+        now: float,
+        purpose: Purpose = Purpose.STANDING,
+        token: bytes = b"",
+        expected: PeerId | None = None,
+    ) -> None:
+        self.number = number
+        self.outbound = outbound
+        self.remote = remote
+        self.purpose = purpose
+        self.token = token
+        self.expected = expected
+        self.state = LinkState.SECURING
+        self.peer: PeerId | None = None
+        self.record = b""
+        self.attempt = 0
+        """The number under which whoever had it dialled knows it; 0 for accepted links."""
+        self.since = now
+        self.heard_at = now
+        self.round_trips = RoundTrips(config.rtt_window)
+        self.stalled_at: float | None = None
+        self.messages_in = 0
+        self.messages_out = 0
+        self._config = config
+        self._out = out
+        self._new_id = new_id
+        self._ping_at = now
+        self._pings: dict[int, float] = {}
+        self._over = False  # Ended has been said
+        self._on: dict[tuple[LinkState, type], Callable[[Any, float], News | None]] = {
+            (LinkState.GREETING, Hello): self._on_hello,
+            (LinkState.GREETING, Close): self._on_close,
+            (LinkState.OPEN, Message): self._on_message,
+            (LinkState.OPEN, Ping): self._on_ping,
+            (LinkState.OPEN, Pong): self._on_pong,
+            (LinkState.OPEN, Close): self._on_close,
+            (LinkState.CLOSING, Message): self._on_message,
+            (LinkState.CLOSING, Ping): self._ignore,
+            (LinkState.CLOSING, Pong): self._ignore,
+            (LinkState.CLOSING, Hello): self._ignore,
+            (LinkState.CLOSING, Close): self._on_close,
+        }
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether the link is meant to make its ends neighbours."""
+        return self.purpose in STANDING_PURPOSES
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent."""
+        return self.state is LinkState.OPEN
+
+    # Inputs.
+
+    def secured(self, peer: PeerId, hello: Hello | None, now: float) -> None:
+        """The pipe is there and the peer proven. A dialler says `hello` now; an acceptor waits."""
+        assert self.state is LinkState.SECURING
+        self.state = LinkState.GREETING
+        self.peer = peer
+        self.since = self.heard_at = now
+        if hello is not None:
+            self._out.append(Send(self.number, hello))
+
+    def consent(self, hello: Hello, now: float) -> None:
+        """Answer the dialler's hello: the link is open."""
+        self._out.append(Send(self.number, hello))
+        self._open(now)
+
+    def receive(self, frame: Frame, now: float) -> News | None:
+        """A frame from the peer."""
+        handler = self._on.get((self.state, type(frame)))
+        if handler is not None:
+            self.heard_at = now
+            return handler(frame, now)
+        if self.state is LinkState.CLOSED:
+            return None
+        kind = type(frame).__name__
+        return self.close(
+            CloseReason.PROTOCOL, f"{kind} is not allowed in {self.state.name.lower()}", now
+        )
+
+    def close(self, reason: CloseReason, text: str, now: float) -> News | None:
+        """End the link with a reason that the peer is told."""
+        if self.state is LinkState.SECURING:
+            self.state = LinkState.CLOSED
+            self._out.append(Shut(self.number, at_once=True))
+            return self._ended(reason, text, by_us=True, was_open=False)
+        if self.state not in (LinkState.GREETING, LinkState.OPEN):
+            return None
+        was_open = self.state is LinkState.OPEN
+        self._out.append(Send(self.number, Close(int(reason), text[:_TEXT_CHARACTERS_MAX])))
+        if reason in _CLOSED_AT_ONCE:
+            self.state = LinkState.CLOSED
+            does_not_read = reason in (CloseReason.SLOW, CloseReason.IDLE)
+            self._out.append(Shut(self.number, at_once=does_not_read))
+        else:
+            self.state = LinkState.CLOSING
+            self.since = now
+        return self._ended(reason, text, by_us=True, was_open=was_open)
+
+    def lost(self, why: str, *, not_admitted: bool = False) -> News | None:
+        """The pipe is gone, or was never made."""
+        was_open = self.state is LinkState.OPEN
+        self.state = LinkState.CLOSED
+        text = why or "the peer ended the connection"
+        return self._ended(None, text, by_us=False, was_open=was_open, not_admitted=not_admitted)
+
+    def tick(self, now: float) -> News | None:
+        """Its deadline has come: ping, or give up."""
+        config = self._config
+        if self.state is LinkState.GREETING:
+            if now >= self.since + config.hello_timeout_s:
+                return self.close(CloseReason.IDLE, "no hello in time", now)
+        elif self.state is LinkState.CLOSING:
+            if now >= self.since + config.close_timeout_s:
+                self.state = LinkState.CLOSED
+                self._out.append(Shut(self.number, at_once=True))
+        elif self.state is LinkState.OPEN:
+            if self.stalled_at is not None and now >= self.stalled_at + config.stall_timeout_s:
+                return self.close(CloseReason.SLOW, "the peer does not read", now)
+            if self.is_standing:
+                if now >= self.heard_at + config.idle_timeout_s:
+                    return self.close(CloseReason.IDLE, "nothing heard for too long", now)
+                if now >= self._ping_at:
+                    self.ping(now)
+            elif now >= self.heard_at + config.temporary_timeout_s:
+                return self.close(CloseReason.DONE, "unused", now)
+        return None
+
+    def deadline(self) -> float | None:
+        """When `tick` is next due; it may turn out too early, never too late."""
+        config = self._config
+        if self.state is LinkState.GREETING:
+            return self.since + config.hello_timeout_s
+        if self.state is LinkState.CLOSING:
+            return self.since + config.close_timeout_s
+        if self.state is not LinkState.OPEN:
+            return None
+        if self.is_standing:
+            at = min(self._ping_at, self.heard_at + config.idle_timeout_s)
+        else:
+            at = self.heard_at + config.temporary_timeout_s
+        if self.stalled_at is not None:
+            at = min(at, self.stalled_at + config.stall_timeout_s)
+        return at
+
+    def ping(self, now: float) -> int:
+        """Measure the round trip once more; returns the ping's id."""
+        self._ping_at = now + self._config.ping_interval_s
+        ping = Ping(self._new_id(), int(now * 1e6))
+        self._pings[ping.id] = now
+        if len(self._pings) > self._config.rtt_window:
+            del self._pings[next(iter(self._pings))]
+        self._out.append(Send(self.number, ping))
+        return ping.id
+
+    # Frames.
+
+    def _on_hello(self, hello: Hello, now: float) -> News | None:
+        if hello.version != PROTOCOL_VERSION:
+            text = f"version {PROTOCOL_VERSION} is spoken here, not {hello.version}"
+            return self.close(CloseReason.VERSION, text, now)
+        self.record = hello.record
+        if self.outbound:
+            self._open(now)
+            return Opened(hello)
+        self.purpose = hello.purpose
+        self.token = hello.token
+        return Asked(hello)
+
+    def _on_message(self, message: Message, now: float) -> News | None:
+        self.messages_in += 1
+        return Arrived(message)
+
+    def _on_ping(self, ping: Ping, now: float) -> None:
+        at = int(now * 1e6)
+        self._out.append(Send(self.number, Pong(ping.id, ping.sent_at_us, at, at)))
+
+    def _on_pong(self, pong: Pong, now: float) -> None:
+        sent_at = self._pings.pop(pong.in_reply_to, None)
+        if sent_at is None:
+            return  # late, repeated or invented: no measurement
+        there_s = (pong.sent_at_us - pong.ping_received_at_us) / 1e6
+        rtt_s = now - sent_at
+        if 0.0 <= there_s <= rtt_s:  # else the peer's stamps are nonsense: count its time as path
+            rtt_s -= there_s
+        offset_s = (pong.ping_received_at_us / 1e6 - sent_at + pong.sent_at_us / 1e6 - now) / 2
+        self.round_trips.add(rtt_s, offset_s)
+        self._out.append(Measured(pong.in_reply_to, rtt_s))
+
+    def _on_close(self, close: Close, now: float) -> News | None:
+        was_open = self.state is LinkState.OPEN
+        if self.state is not LinkState.CLOSING:
+            self._out.append(Send(self.number, Close(close.reason)))
+        self.state = LinkState.CLOSED
+        self._out.append(Shut(self.number, at_once=False))
+        try:
+            reason = CloseReason(close.reason)
+        except ValueError:
+            reason = None  # a newer peer's reason; its text stands
+        return self._ended(reason, close.text, by_us=False, was_open=was_open)
+
+    def _ignore(self, frame: Frame, now: float) -> None:
+        return
+
+    # What the above share.
+
+    def _open(self, now: float) -> None:
+        self.state = LinkState.OPEN
+        self.since = self.heard_at = now
+        self._ping_at = now  # measure at once: a link without a round-trip time tells nothing
+
+    def _ended(
+        self,
+        reason: CloseReason | None,
+        text: str,
+        *,
+        by_us: bool,
+        was_open: bool,
+        not_admitted: bool = False,
+    ) -> News | None:
+        if self._over:
+            return None
+        self._over = True
+        return Ended(reason, text, by_us, was_open, not_admitted)

@@ -1,0 +1,321 @@
+"""Joins the overlay's machines: membership, own walks, others' walks, the address book.
+
+The only file of this folder that the node talks to. Each input returns what is to be done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+
+from meshwalk.config import OverlayConfig
+from meshwalk.errors import InvalidRecord, MalformedFrame
+from meshwalk.events import Alone, Joined, NeighbourDown, NeighbourUp
+from meshwalk.identity.keys import Signatures, open_record
+from meshwalk.proto.link import Ended, Link
+from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
+from meshwalk.proto.overlay.carrier import Carrier
+from meshwalk.proto.overlay.effects import Disconnect, OverlayEffect, Say, Tell
+from meshwalk.proto.overlay.membership import Added, Membership
+from meshwalk.proto.overlay.walks import Walks
+from meshwalk.proto.timers import Timers
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import CloseReason, Hello, Message, Purpose
+from meshwalk.wire.messages import (
+    Acquaintances,
+    JoinReply,
+    JoinRequest,
+    SplitReply,
+    SplitRequest,
+    decode_overlay,
+)
+from meshwalk.wire.peerid import PeerId
+
+TIMER = "overlay"
+
+
+class OverlayStatistics(msgspec.Struct, frozen=True):
+    """What the overlay has done since the node started."""
+
+    neighbours: int
+    places_promised: int
+    own_walks_under_way: int
+    walks_carried: int
+    """Of others, waiting for their answer."""
+    failed_rounds: int
+    book: int
+    own_walks: dict[str, int]
+    """How own walks ended, by outcome."""
+    others_walks: dict[str, int]
+    """What was done with others' requests."""
+
+
+class Overlay:
+    """A node's part of the overlay."""
+
+    def __init__(
+        self,
+        signatures: Signatures,
+        config: OverlayConfig,
+        own_record: Callable[[], bytes],
+        new_id: Callable[[], int],
+        rng: Random,
+        timers: Timers,
+        unix_offset_s: float,
+    ) -> None:
+        me = signatures.peer_id
+        self._out: list[OverlayEffect] = []
+        self.membership = Membership(me, config, rng)
+        self.book = AddressBook(me, config, rng, unix_offset_s)
+        self.walks = Walks(
+            self.membership,
+            self.book,
+            config,
+            signatures,
+            own_record,
+            new_id,
+            rng,
+            timers,
+            self._out,
+        )
+        self.carrier = Carrier(
+            self.membership, self.book, config, signatures, own_record, new_id, self._out
+        )
+        self._signatures = signatures
+        self._config = config
+        self._new_id = new_id
+        self._rng = rng
+        self._is_leaving = False
+        self._acquainted: set[int] = set()
+        """Links that have told their acquaintances: once each."""
+
+    # Inputs.
+
+    def enter(self, address: Address, expected: PeerId | None, now: float) -> list[OverlayEffect]:
+        """Join the network through this entry."""
+        self.walks.enter(address, expected, now)
+        return self._flush()
+
+    def start(self, known: list[BookEntry], now: float) -> list[OverlayEffect]:
+        """Take over what the store kept, and try to join by it."""
+        for entry in known:
+            self.book.load(entry)
+        self.walks.refill(now)
+        return self._flush()
+
+    def asked(self, link: Link, hello: Hello, now: float) -> CloseReason | None:
+        """A dialler wants in: None to consent, else the reason to refuse."""
+        if not link.is_standing:
+            return None
+        peer = link.peer
+        assert peer is not None
+        if self._is_leaving:
+            return CloseReason.LEAVING
+        if hello.purpose is Purpose.STANDING:
+            place = self.membership.places.get(hello.token)
+            invited = place is not None and place.origin == peer
+            makes_room = place is not None and place.replaces
+        else:
+            invited = self.walks.invites(hello.token, hello.purpose)
+            makes_room = False
+        if not invited:
+            return CloseReason.UNINVITED
+        present = self.membership.neighbours.get(peer)
+        if present is not None:
+            keeps = self.membership.keeps_present(present.link, link)
+            return CloseReason.DUPLICATE if keeps else None
+        if self.membership.is_full and not makes_room:
+            return CloseReason.FULL
+        return None
+
+    def opened(self, link: Link, hello: Hello, now: float) -> list[OverlayEffect]:
+        """A link is open at this end."""
+        self._learn(link, now)
+        attempt = link.attempt
+        if link.is_standing:
+            self._stand(link, now)
+        if attempt in self.walks.attempts:
+            self.walks.opened(attempt, link, now)
+        self.walks.refill(now)
+        return self._flush()
+
+    def ended(self, link: Link, ended: Ended, now: float) -> list[OverlayEffect]:
+        """A link has ended, or a dial has failed."""
+        self._acquainted.discard(link.number)
+        if self.membership.remove(link):
+            self._say_down(link, ended.reason, ended.text, by_us=ended.by_us)
+        self.carrier.link_gone(link, ended.reason, now)
+        self.walks.link_gone(link, now)
+        self._attempt_ended(link.attempt, ended, now)
+        self.walks.refill(now)
+        return self._flush()
+
+    def not_dialled(self, attempt: int, now: float) -> list[OverlayEffect]:
+        """A `Connect` was not begun: too many dials are under way."""
+        text = "too many connections are being made"
+        self._attempt_ended(attempt, Ended(None, text, by_us=True, was_open=False), now)
+        return self._flush()
+
+    def heard(self, link: Link, message: Message, now: float) -> list[OverlayEffect]:
+        """A message for the overlay."""
+        try:
+            body = decode_overlay(message.body)
+        except MalformedFrame as error:
+            self._out.append(Disconnect(link.number, CloseReason.MALFORMED, str(error)))
+            return self._flush()
+        if type(body) is JoinRequest:
+            self.carrier.requested(link, message.id, body, now)
+        elif type(body) is JoinReply:
+            if not self.carrier.answered(link, message.in_reply_to, body):
+                self.walks.answered(message.in_reply_to, body, link, now)
+        elif not link.is_standing:
+            text = f"{type(body).__name__} is for neighbours"
+            self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, text))
+        elif type(body) is SplitRequest:
+            self.carrier.split_requested(link, message.id, body, now)
+        elif type(body) is SplitReply:
+            self.carrier.split_refused(link, message.in_reply_to, now)
+        elif type(body) is Acquaintances:
+            self._on_acquaintances(link, body, now)
+        return self._flush()
+
+    def tick(self, now: float) -> list[OverlayEffect]:
+        """A timer of the overlay has come due."""
+        self.membership.expire_places(now)
+        self.walks.tick(now)
+        return self._flush()
+
+    def leave(self, now: float) -> list[OverlayEffect]:
+        """The node is stopping: look for no more links, and note when neighbours were seen last."""
+        self._is_leaving = True
+        for neighbour in self.membership.neighbours.values():
+            rtt_s = neighbour.link.round_trips.mean_s
+            self._out += self.book.worked(neighbour.peer, None, rtt_s, now)
+        return self._flush()
+
+    def statistics(self) -> OverlayStatistics:
+        """A snapshot."""
+        return OverlayStatistics(
+            neighbours=len(self.membership),
+            places_promised=len(self.membership.places),
+            own_walks_under_way=len(self.walks.walks),
+            walks_carried=len(self.carrier.carried),
+            failed_rounds=self.walks.failures,
+            book=len(self.book),
+            own_walks=_plain(self.walks.counts),
+            others_walks=_plain(self.carrier.counts),
+        )
+
+    # Steps.
+
+    def _stand(self, link: Link, now: float) -> None:
+        """A standing link has opened: make its peer a neighbour if it still can be one."""
+        peer = link.peer
+        assert peer is not None
+        acceptance = self.carrier.acceptances.get(link.attempt)
+        gives_up = acceptance.gives_up if acceptance is not None else None
+        place = self.membership.places.pop(link.token, None) if not link.outbound else None
+        if peer in self.membership.neighbours:
+            if acceptance is not None and gives_up is not None:
+                self.carrier.split_is_off(acceptance)
+        elif gives_up is not None:
+            self._give_up(gives_up)
+        elif place is not None and place.replaces and self.membership.is_full:
+            victim = self.membership.random_neighbour(peer)
+            if victim is not None:
+                self._give_up(victim.link)
+        added, dropped = self.membership.add(link)
+        if link.attempt in self.carrier.acceptances:
+            self.carrier.opened(link.attempt, link)
+        if added is Added.FULL:
+            self._out.append(Disconnect(link.number, CloseReason.FULL, "all places are taken"))
+            return
+        if dropped is not None:
+            self._out.append(Disconnect(dropped.number, CloseReason.DUPLICATE))
+        if added is Added.NEW:
+            self._say_up(link)
+        self.walks.linked(link.token, link.purpose, now)
+
+    def _give_up(self, link: Link) -> None:
+        """Drop a link for a newcomer, in the same step in which the newcomer takes its place."""
+        if self.membership.remove(link):
+            self._out.append(Disconnect(link.number, CloseReason.SPLIT))
+            self._say_down(link, CloseReason.SPLIT, "", by_us=True)
+
+    def _say_up(self, link: Link) -> None:
+        peer = link.peer
+        assert peer is not None
+        count = len(self.membership)
+        self._out.append(Tell(NeighbourUp(peer, link.remote, count)))
+        if count == 1:
+            self._out.append(Tell(Joined(peer)))
+        others = [n for n in self.membership.neighbours.values() if n.peer != peer]
+        limit = self._config.acquaintances_max
+        chosen = self._rng.sample(others, limit) if len(others) > limit else others
+        records = [record for n in chosen if (record := self._record_of(n.peer, n.link))]
+        if records:
+            self._out.append(Say(link.number, self._new_id(), Acquaintances(records)))
+
+    def _say_down(self, link: Link, reason: CloseReason | None, text: str, *, by_us: bool) -> None:
+        assert link.peer is not None
+        name = reason.name.lower() if reason is not None else "lost"
+        told = f"{name}: {text}" if text else name
+        count = len(self.membership)
+        self._out.append(Tell(NeighbourDown(link.peer, told, by_us, count)))
+        if count == 0 and not self._is_leaving:
+            self._out.append(Tell(Alone()))
+
+    def _record_of(self, peer: PeerId, link: Link) -> bytes:
+        entry = self.book.entries.get(peer)
+        return entry.blob if entry is not None and entry.blob else link.record
+
+    def _learn(self, link: Link, now: float) -> None:
+        """Note what the greeting tells of the peer's addresses, and that it lives."""
+        peer = link.peer
+        assert peer is not None
+        if link.record:
+            try:
+                record = open_record(link.record, self._signatures)
+            except InvalidRecord:
+                record = None
+            if record is not None and record.peer == peer:
+                # Behind the host we see it at, a peer may name any port, but no other host.
+                host = link.remote.host
+                believed = tuple(a for a in record.parsed_addresses() if a.host == host)
+                self._out += self.book.heard(record, link.record, believed, "link", now)
+        dialled = link.remote if link.outbound else None
+        self._out += self.book.worked(peer, dialled, None, now)
+
+    def _on_acquaintances(self, link: Link, body: Acquaintances, now: float) -> None:
+        if link.number in self._acquainted:
+            return
+        self._acquainted.add(link.number)
+        for blob in body.records[: self._config.acquaintances_max]:
+            try:
+                record = open_record(blob, self._signatures)
+            except InvalidRecord as error:
+                self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
+                return
+            limit = self._config.addresses_per_peer_max
+            addresses = record.parsed_addresses()[:limit]
+            self._out += self.book.heard(record, blob, addresses, "acquaintance", now)
+
+    def _attempt_ended(self, attempt: int, ended: Ended, now: float) -> None:
+        if attempt in self.carrier.acceptances:
+            was_refused = ended.reason is not None
+            self.carrier.failed(attempt, was_refused=was_refused, now=now)
+        elif attempt in self.walks.attempts:
+            self.walks.failed(attempt, ended, now)
+
+    def _flush(self) -> list[OverlayEffect]:
+        # The list is shared with the machines of this folder, so it is emptied, not replaced.
+        out = list(self._out)
+        self._out.clear()
+        return out
+
+
+def _plain(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

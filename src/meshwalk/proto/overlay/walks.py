@@ -1,0 +1,351 @@
+"""Own walks: find links when there are fewer than the minimum, whoever can be asked.
+
+A walk is a transaction. It starts over a neighbour's link, or over a temporary link to an entry
+or a peer from the address book, and ends by a link that quotes its token, by an answer, or by
+time. As long as links are missing, the next round follows: at once when the last one brought a
+link, else after a pause that doubles, with jitter. Rounds that fail alternate between neighbours
+and the address book, so that a small fragment whose members all know each other finds out of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+
+from meshwalk.config import OverlayConfig
+from meshwalk.errors import InvalidRecord
+from meshwalk.events import EntryFailed
+from meshwalk.identity.keys import Signatures, open_record
+from meshwalk.proto.link import Ended, Link
+from meshwalk.proto.overlay.addressbook import AddressBook
+from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
+from meshwalk.proto.overlay.membership import Membership
+from meshwalk.proto.timers import Timers
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import CloseReason, Purpose
+from meshwalk.wire.messages import JoinOutcome, JoinReply, JoinRequest
+from meshwalk.wire.peerid import PeerId
+
+ENTRIES_MAX = 32  # guess: addresses given by a person or a program
+LATE_MAX = 64  # guess: some seconds' worth of walks that failed
+TOKEN_BITS = 96  # enough that nobody guesses the token of a walk in its five seconds
+
+REFILL = ("overlay", "refill")
+EXPIRY = ("overlay", "walks")
+
+
+class Entry(msgspec.Struct):
+    """An address that the node was told to enter through."""
+
+    address: Address
+    expected: PeerId | None
+    failures: int = 0
+    next_try_at: float = float("-inf")
+    peer: PeerId | None = None
+    """Who answered there last."""
+
+
+class Walk(msgspec.Struct):
+    """One join request on its way."""
+
+    token: bytes
+    id: int
+    link: Link
+    expires_at: float
+    split_taken: bool = False
+
+
+class Source(msgspec.Struct):
+    """A dial to somebody who is to start walks for us."""
+
+    entry: Entry | None
+    peer: PeerId | None
+    addresses: list[Address]
+    dialled: Address
+
+
+class Promised(msgspec.Struct):
+    """A dial to an acceptor that keeps a place for us (DIAL_ME)."""
+
+    walk: Walk
+    peer: PeerId
+    addresses: list[Address]
+
+
+class Walks:
+    """The walks of one node on its own behalf."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        book: AddressBook,
+        config: OverlayConfig,
+        signatures: Signatures,
+        own_record: Callable[[], bytes],
+        new_id: Callable[[], int],
+        rng: Random,
+        timers: Timers,
+        out: list[OverlayEffect],
+    ) -> None:
+        self.entries: list[Entry] = []
+        self.walks: dict[bytes, Walk] = {}
+        """Under way, by token."""
+        self.late: dict[bytes, Walk] = {}
+        """Answered in the negative or lost on the way; may bring a link yet, until they expire."""
+        self.attempts: dict[int, Source | Promised] = {}
+        self.failures = 0
+        """Rounds in a row that brought nothing."""
+        self.counts: Counter[str] = Counter()
+        self._membership = membership
+        self._book = book
+        self._config = config
+        self._signatures = signatures
+        self._own_record = own_record
+        self._new_id = new_id
+        self._rng = rng
+        self._timers = timers
+        self._out = out
+        self._not_before = float("-inf")
+
+    # Inputs.
+
+    def enter(self, address: Address, expected: PeerId | None, now: float) -> None:
+        """Try this entry soon, and again whenever nobody better is known."""
+        self.entries = [e for e in self.entries if e.address != address][-ENTRIES_MAX + 1 :]
+        self.entries.append(Entry(address, expected))
+        self._not_before = float("-inf")
+        self.refill(now)
+
+    def refill(self, now: float) -> None:
+        """Start as many walks as are wanted and allowed now, or set the timer for later."""
+        missing = self._membership.missing
+        # Half of what is missing at a time: meanwhile others' walks end here and fill the rest,
+        # and the mean number of links stays near the minimum instead of its double.
+        wanted = (missing + 1) // 2 - len(self.walks)
+        if wanted <= 0 or self.attempts:
+            return  # the end of what is under way calls this again
+        if now < self._not_before:
+            self._timers.set(REFILL, self._not_before)
+            return
+        if self._membership.neighbours and self.failures % 2 == 0:
+            self._ask_neighbours(wanted, now)
+        elif not self._dial_somebody(now):
+            if self._membership.neighbours:
+                self._ask_neighbours(wanted, now)
+            else:
+                self._wait_for_somebody(now)
+
+    def invites(self, token: bytes, purpose: Purpose) -> bool:
+        """Whether a peer that quotes this token may become a neighbour."""
+        walk = self.walks.get(token) or self.late.get(token)
+        if walk is None:
+            return False
+        return purpose is Purpose.JOIN_ACCEPT or not walk.split_taken
+
+    def linked(self, token: bytes, purpose: Purpose, now: float) -> None:
+        """A link that quotes this token has opened."""
+        walk = self.walks.get(token) or self.late.get(token)
+        if walk is None:
+            return
+        if purpose is Purpose.JOIN_SPLIT:
+            walk.split_taken = True
+        else:
+            self._end(walk)
+            self.late.pop(token, None)
+        self._succeeded(now)
+
+    def answered(self, id: int, reply: JoinReply, link: Link, now: float) -> bool:
+        """An answer to one of our requests; false when `id` is none of them."""
+        walk = next((w for w in self.walks.values() if w.id == id and w.link is link), None)
+        if walk is None:
+            return False
+        if reply.outcome is JoinOutcome.DIAL_ME:
+            self._dial_acceptor(walk, reply, now)
+        else:
+            self.counts[reply.outcome.name.lower().replace("_", " ")] += 1
+            self._end(walk)
+            if reply.outcome is not JoinOutcome.LINKED and not walk.split_taken:
+                # Whoever carried the walk may have lost sight of it while it went on.
+                self._keep_late(walk)
+                self._failed(now)
+        self.refill(now)
+        return True
+
+    def opened(self, attempt: int, link: Link, now: float) -> None:
+        """A dial of ours has succeeded."""
+        what = self.attempts.pop(attempt)
+        if isinstance(what, Promised):
+            return  # a standing link: `linked` has been told
+        if what.entry is not None:
+            what.entry.failures, what.entry.peer = 0, link.peer
+        if self._membership.missing:
+            wanted = max(1, (self._membership.missing + 1) // 2 - len(self.walks))
+            for _ in range(wanted):
+                self._start(link, now)
+        else:
+            self._out.append(Disconnect(link.number, CloseReason.DONE))
+
+    def failed(self, attempt: int, ended: Ended, now: float) -> None:
+        """A dial of ours has failed, or the other end has refused."""
+        what = self.attempts.pop(attempt)
+        is_myself = ended.reason is CloseReason.SELF
+        if what.addresses and ended.reason is None and not ended.not_admitted:
+            self._dial(what, now)
+            return
+        if isinstance(what, Promised):
+            self._end(what.walk)
+            self._failed(now)
+        elif what.entry is not None:
+            self._entry_failed(what.entry, ended, is_myself=is_myself, now=now)
+        elif what.peer is not None:
+            self._out += self._book.failed(what.peer, now)
+        if not self.attempts and not self.walks:
+            self._failed(now)  # a round of dials that reached nobody
+        self.refill(now)
+
+    def link_gone(self, link: Link, now: float) -> None:
+        """A link has ended: walks whose answer would have come over it are lost."""
+        lost = [w for w in self.walks.values() if w.link is link]
+        for walk in lost:
+            self._end(walk)
+            self._keep_late(walk)
+        if lost:
+            self.counts["link lost"] += len(lost)
+            self._failed(now)
+
+    def tick(self, now: float) -> None:
+        """A timer of this machine has come due."""
+        self.late = {t: w for t, w in self.late.items() if w.expires_at > now}
+        expired = [w for w in self.walks.values() if w.expires_at <= now]
+        for walk in expired:
+            self.counts["timed out"] += 1
+            self._end(walk)
+        if expired:
+            self._failed(now)
+        self._set_expiry()
+        self.refill(now)
+
+    # Steps.
+
+    def _ask_neighbours(self, wanted: int, now: float) -> None:
+        for _ in range(wanted):
+            neighbour = self._membership.random_neighbour()
+            if neighbour is not None:
+                self._start(neighbour.link, now)
+
+    def _start(self, link: Link, now: float) -> None:
+        token = self._rng.getrandbits(TOKEN_BITS).to_bytes(TOKEN_BITS // 8, "big")
+        walk = Walk(token, self._new_id(), link, now + self._config.walk_timeout_s)
+        self.walks[token] = walk
+        self._membership.walks_under_way = len(self.walks)
+        self.counts["started"] += 1
+        request = JoinRequest(
+            self._own_record(), token, "", self._config.forced_hops, self._config.walk_hops
+        )
+        self._out.append(Say(link.number, walk.id, request))
+        self._set_expiry()
+
+    def _dial_somebody(self, now: float) -> bool:
+        """Dial those who may start walks for us; false when there is nobody to try now."""
+        neighbours = self._membership.neighbours
+        entries = [e for e in self.entries if e.next_try_at <= now and (e.peer not in neighbours)]
+        entry_peers = {e.peer or e.expected for e in entries}
+        known = [
+            e
+            for e in self._book.candidates(now)
+            if e.peer not in neighbours and e.peer not in entry_peers
+        ]
+        limit = self._config.addresses_per_peer_max
+        # An entry that was just given is what the user waits for; later it is the last resort.
+        fresh = [e for e in entries if e.failures == 0 and e.peer is None]
+        stale = [e for e in entries if e not in fresh]
+        sources = [
+            *(Source(e, None, [e.address], e.address) for e in fresh),
+            *(Source(None, e.peer, e.to_try(limit), e.to_try(1)[0]) for e in known),
+            *(Source(e, None, [e.address], e.address) for e in stale),
+        ][: self._config.book_dials]
+        for source in sources:
+            self._dial(source, now)
+        return bool(sources)
+
+    def _dial(self, what: Source | Promised, now: float) -> None:
+        attempt = self._new_id()
+        self.attempts[attempt] = what
+        address = what.addresses.pop(0)
+        if isinstance(what, Source):
+            what.dialled = address
+            expected = what.entry.expected if what.entry is not None else what.peer
+            self._out.append(Connect(attempt, address, expected, Purpose.JOIN_REQUEST))
+        else:
+            token = what.walk.token
+            self._out.append(Connect(attempt, address, what.peer, Purpose.STANDING, token))
+
+    def _dial_acceptor(self, walk: Walk, reply: JoinReply, now: float) -> None:
+        try:
+            record = open_record(reply.record, self._signatures)
+        except InvalidRecord:
+            record = None
+        addresses = list(record.parsed_addresses()) if record is not None else []
+        if record is None or not addresses or self._membership.is_full:
+            self._end(walk)
+            self._failed(now)
+            return
+        self._out += self._book.heard(record, reply.record, tuple(addresses), "walk", now)
+        limit = self._config.addresses_per_peer_max
+        self._dial(Promised(walk, record.peer_id, addresses[:limit]), now)
+
+    def _entry_failed(self, entry: Entry, ended: Ended, *, is_myself: bool, now: float) -> None:
+        if is_myself:
+            self.entries.remove(entry)  # an entry that is this node leads nowhere
+        entry.failures += 1
+        entry.next_try_at = now + self._pause(entry.failures)
+        why = "this is the node itself" if is_myself else ended.text
+        event = EntryFailed(entry.address, why, ended.not_admitted)
+        self._out.append(Tell(event))
+
+    def _wait_for_somebody(self, now: float) -> None:
+        times = [e.next_try_at for e in self.entries]
+        book = self._book.next_try_at()
+        if book is not None:
+            times.append(book)
+        if times:
+            self._timers.set(REFILL, max(min(times), now + self._config.retry_min_s))
+
+    # What the above share.
+
+    def _end(self, walk: Walk) -> None:
+        self.walks.pop(walk.token, None)
+        self._membership.walks_under_way = len(self.walks)
+        link = walk.link
+        is_used = any(w.link is link for w in self.walks.values())
+        if link.purpose is Purpose.JOIN_REQUEST and link.is_open and not is_used:
+            self._out.append(Disconnect(link.number, CloseReason.DONE))
+
+    def _keep_late(self, walk: Walk) -> None:
+        if len(self.late) >= LATE_MAX:
+            del self.late[next(iter(self.late))]
+        self.late[walk.token] = walk
+
+    def _succeeded(self, now: float) -> None:
+        self.failures = 0
+        self._not_before = now
+
+    def _failed(self, now: float) -> None:
+        if now < self._not_before:
+            return  # another walk of a round that has failed already
+        self.failures += 1
+        self._not_before = now + self._pause(self.failures)
+
+    def _pause(self, failures: int) -> float:
+        config = self._config
+        pause = min(config.retry_max_s, config.retry_min_s * 2.0 ** min(failures - 1, 16))
+        return pause * self._rng.uniform(0.5, 1.5)
+
+    def _set_expiry(self) -> None:
+        if self.walks:
+            self._timers.set(EXPIRY, min(w.expires_at for w in self.walks.values()))
+        else:
+            self._timers.cancel(EXPIRY)
