@@ -56,7 +56,7 @@ class KeyPair:
 
 def is_weak(peer: bytes) -> bool:
     """Whether `peer` is a key that proves nothing: anybody can sign as it. Refuse such a peer."""
-    return peer[:-1] + bytes([peer[-1] & 0x7F]) in _WEAK_KEYS if peer else True
+    return not peer or peer[:-1] + bytes([peer[-1] & 0x7F]) in _WEAK_KEYS
 
 
 def verify(peer: bytes, signature: bytes, data: bytes) -> bool:

@@ -30,8 +30,8 @@ def append_frame(frame: Frame, out: bytearray, body_bytes_max: int = FRAME_BYTES
     out += _NO_LENGTH
     try:
         _encoder.encode_into(frame, out, start + LENGTH_BYTES)
-    except BaseException:
-        # Text that UTF-8 cannot write, or an integer above 64 bits: our own mistake, but half a
+    except (OverflowError, TypeError, ValueError):
+        # An integer above 64 bits, or text that UTF-8 cannot write: our own mistake, but half a
         # frame left in a write buffer would end the link as well.
         del out[start:]
         raise

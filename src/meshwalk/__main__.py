@@ -1,0 +1,6 @@
+"""`python -m meshwalk`."""
+
+from meshwalk.cli.main import main
+
+if __name__ == "__main__":
+    main()

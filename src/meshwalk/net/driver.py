@@ -1,0 +1,423 @@
+"""The only place where effects become I/O: feed the node, perform effects, arm one timer.
+
+Reading: a pipe's bytes are split into frames and given to the machines in the same call, and what
+they want sent is written before it returns; no task or queue lies between. Writing from the
+application is joined: frames gather per link until the loop's next turn, or 64 KiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+from meshwalk.errors import Closed, MalformedFrame, NotAdmitted, Refused, TimedOut, Unreachable
+from meshwalk.events import Delivery, Event
+from meshwalk.net.transport import Pipe, Transport
+from meshwalk.proto.effects import (
+    Answered,
+    Ask,
+    Deliver,
+    Dial,
+    Effect,
+    ForgetPeer,
+    Happened,
+    Measured,
+    ProbeEnded,
+    ProbeOpened,
+    SavePeer,
+    Send,
+    Shut,
+    Unanswered,
+    Why,
+)
+from meshwalk.proto.node import NodeCore
+from meshwalk.wire.address import Address
+from meshwalk.wire.codec import FrameReader, encode_frame
+from meshwalk.wire.frames import ContentType, Frame
+from meshwalk.wire.peerid import PeerId
+
+JOINED_BYTES_MAX = 64 << 10  # measured, benchmarks/link: larger writes gain nothing over TLS
+
+LOOK_AGAIN_S = 0.25  # guess: in case a transport measures its buffer otherwise than its marks
+
+
+class Application(Protocol):
+    """Whom the driver tells what the machines have for the application. Called on the loop."""
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A message; its body is still bytes."""
+
+    def happened(self, event: Event) -> None:
+        """News."""
+
+    def asked(self, ask: Ask) -> None:
+        """A peer's request."""
+
+    def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
+        """Something to keep in the store."""
+
+
+class Connection:
+    """A pipe with its frames; the reader that the pipe delivers to."""
+
+    __slots__ = ("congested", "driver", "frames", "is_dirty", "link", "out", "pipe", "room")
+
+    def __init__(self, driver: Driver, link: int, pipe: Pipe) -> None:
+        self.driver = driver
+        self.link = link
+        self.pipe = pipe
+        self.frames = FrameReader(driver.core.config.link.frame_bytes_max)
+        self.out = bytearray()
+        self.is_dirty = False
+        self.congested = False
+        """More than the high mark waits to be sent."""
+        self.room: list[asyncio.Future[None]] = []
+        """Writers that wait until it does not."""
+
+    def received(self, data: memoryview) -> None:
+        driver = self.driver
+        try:
+            frames = self.frames.feed(data)
+        except MalformedFrame as error:
+            driver.perform(driver.core.malformed(self.link, str(error), driver.clock()))
+        else:
+            if frames:
+                driver.perform(driver.core.receive(self.link, frames, driver.clock()))
+        driver.flush()
+
+    def stalled(self) -> None:
+        self.congested = True
+        self.driver.core.stalled(self.link, self.driver.clock())
+        self.driver.arm()
+
+    def resumed(self) -> None:
+        self.driver.core.resumed(self.link)
+        self._has_room()
+
+    def lost(self, why: str) -> None:
+        driver = self.driver
+        driver.connections.pop(self.link, None)
+        self._has_room()
+        driver.perform(driver.core.lost(self.link, why, driver.clock()))
+        driver.flush()
+        driver.pipe_lost()
+
+    def _has_room(self) -> None:
+        self.congested = False
+        for waiter in self.room:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.room.clear()
+
+
+class Driver:
+    """Runs one `NodeCore` on an asyncio event loop. Also decides, as `Acceptor`, by asking it."""
+
+    def __init__(
+        self,
+        core: NodeCore,
+        transport: Transport,
+        application: Application,
+        spawn: Callable[[asyncio.Task[None]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.core = core
+        self.clock = clock
+        self.connections: dict[int, Connection] = {}
+        self._transport = transport
+        self._application = application
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = float("inf")
+        self._dirty: list[Connection] = []
+        self._flush_scheduled = False
+        self._last_frame: Frame | None = None
+        self._last_bytes = b""
+        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._requests: dict[int, asyncio.Future[tuple[ContentType, bytes]]] = {}
+        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._probes: dict[int, asyncio.Future[PeerId]] = {}
+        self._all_gone: asyncio.Event = asyncio.Event()
+
+    # As Acceptor.
+
+    def admit(self, remote: Address) -> int | None:
+        return self.core.admit(remote, self.clock())
+
+    def handshake_failed(self, link: int, why: str) -> None:
+        self.perform(self.core.lost(link, why, self.clock()))
+
+    def accepted(self, link: int, pipe: Pipe) -> None:
+        self._attach(link, pipe)
+
+    # Running the machines.
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Perform effects in order; frames are gathered until `flush`."""
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+            elif type(effect) is Deliver:
+                self._application.delivered(effect.delivery)
+            elif type(effect) is Ask:
+                self._application.asked(effect)
+            elif type(effect) is Answered:
+                waiter = self._requests.pop(effect.request, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result((effect.content, effect.body))
+            else:
+                self._perform_rare(effect)
+        self.arm()
+
+    def command(self, effects: list[Effect]) -> None:
+        """Perform what a call of the application led to; frames go out at the loop's next turn."""
+        self.perform(effects)
+        if self._dirty and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_scheduled_now)
+
+    def flush(self) -> None:
+        """Write what was gathered, one write per link."""
+        while self._dirty:
+            connection = self._dirty.pop()
+            connection.is_dirty = False
+            self._write(connection)
+
+    def arm(self) -> None:
+        """Set the timer for the machines' next deadline if it is earlier than the one set."""
+        at = self.core.deadline()
+        if at is None or at >= self._armed_at:
+            return  # a timer that comes too early finds nothing due and is set again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_at = at
+        self._timer = self._loop.call_later(max(0.0, at - self.clock()), self._tick)
+
+    # For the application.
+
+    async def room_for_broadcast(self) -> None:
+        """Wait until at most half of the neighbours' links are congested, and let others run."""
+        while True:
+            neighbours = [
+                connection
+                for neighbour in self.core.overlay.membership.neighbours.values()
+                if (connection := self.connections.get(neighbour.link.number)) is not None
+            ]
+            congested = [c for c in neighbours if self._is_congested(c)]
+            # One peer that does not read must not hold the writer; the link's own bound ends it.
+            if 2 * len(congested) <= len(neighbours):
+                return
+            waiters = [self._wait_for(connection) for connection in congested]
+            await asyncio.wait(waiters, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            for waiter in waiters:
+                waiter.cancel()
+
+    async def room_for(self, link: int) -> None:
+        """Wait until this link is not congested, or is gone."""
+        connection = self.connections.get(link)
+        while connection is not None and self._is_congested(connection):
+            await asyncio.wait([self._wait_for(connection)], timeout=LOOK_AGAIN_S)
+            connection = self.connections.get(link)
+
+    def gathered_bytes(self) -> int:
+        """Most bytes gathered for one link in this turn."""
+        return max((len(connection.out) for connection in self._dirty), default=0)
+
+    async def reply_to(self, request: int) -> tuple[ContentType, bytes]:
+        """Wait for the reply to an own request. Raises `TimedOut`, `Refused` or `Closed`."""
+        waiter: asyncio.Future[tuple[ContentType, bytes]] = self._loop.create_future()
+        self._requests[request] = waiter
+        try:
+            return await waiter
+        finally:
+            if self._requests.pop(request, None) is not None:
+                self.core.abandon(request)
+
+    async def ping(self, link: int) -> float:
+        """Measure a link once: seconds. Raises `Closed` when it is not open. May never return."""
+        asked = self.core.ping(link, self.clock())
+        if asked is None:
+            raise Closed("the link has closed")
+        id, effects = asked
+        waiter: asyncio.Future[float] = self._loop.create_future()
+        self._pings[id] = waiter
+        self.perform(effects)
+        self.flush()
+        try:
+            return await waiter
+        finally:
+            self._pings.pop(id, None)
+
+    async def probe(self, address: Address, expected: PeerId | None) -> tuple[int, PeerId]:
+        """Open a temporary link for pings. Raises `Unreachable` or `NotAdmitted`."""
+        effects = self.core.probe(address, expected, self.clock())
+        if not effects or type(effects[0]) is not Dial:
+            raise Unreachable("too many connections are being made; try again")
+        link = effects[0].link
+        waiter: asyncio.Future[PeerId] = self._loop.create_future()
+        self._probes[link] = waiter
+        self.perform(effects)
+        try:
+            return link, await waiter
+        finally:
+            self._probes.pop(link, None)
+
+    async def leave(self, timeout_s: float) -> None:
+        """Close every link in good order; after `timeout_s` those that are left, at once."""
+        self._all_gone.clear()
+        self.perform(self.core.leave(self.clock()))
+        self.flush()
+        if self.connections:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._all_gone.wait()
+            except TimeoutError:
+                for connection in list(self.connections.values()):
+                    connection.pipe.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._armed_at = float("-inf")  # never armed again
+        for waiter in self._requests.values():
+            if not waiter.done():
+                waiter.set_exception(Closed("the node has stopped"))
+
+    def abort(self) -> None:
+        """Drop every link at once, as a crash would."""
+        self._armed_at = float("-inf")
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._dials.values():
+            task.cancel()
+        for connection in list(self.connections.values()):
+            connection.pipe.abort()
+
+    def pipe_lost(self) -> None:
+        """A pipe has gone; told by its connection."""
+        if not self.connections:
+            self._all_gone.set()
+
+    # Steps.
+
+    def _perform_rare(self, effect: Effect) -> None:
+        if type(effect) is Dial:
+            self._dials[effect.link] = task = self._loop.create_task(self._dial(effect))
+            self._spawn(task)
+        elif type(effect) is Shut:
+            self._shut(effect)
+        elif type(effect) is Happened:
+            self._application.happened(effect.event)
+        elif type(effect) is SavePeer or type(effect) is ForgetPeer:
+            self._application.peer_changed(effect)
+        elif type(effect) is Unanswered:
+            waiter = self._requests.pop(effect.request, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(_why(effect))
+        elif type(effect) is Measured:
+            ping = self._pings.pop(effect.ping, None)
+            if ping is not None and not ping.done():
+                ping.set_result(effect.rtt_s)
+        elif type(effect) is ProbeOpened:
+            probe = self._probes.get(effect.link)
+            if probe is not None and not probe.done():
+                probe.set_result(effect.peer)
+        elif type(effect) is ProbeEnded:
+            probe = self._probes.get(effect.link)
+            if probe is not None and not probe.done():
+                error = NotAdmitted if effect.not_admitted else Unreachable
+                probe.set_exception(error(effect.text))
+        else:
+            assert type(effect) not in (Send, Deliver, Ask, Answered)
+
+    def _send(self, send: Send) -> None:
+        connection = self.connections.get(send.link)
+        if connection is None:
+            return
+        frame = send.frame
+        if frame is not self._last_frame:  # a flood sends one frame over many links
+            self._last_bytes = encode_frame(frame)
+            self._last_frame = frame
+        connection.out += self._last_bytes
+        if not connection.is_dirty:
+            connection.is_dirty = True
+            self._dirty.append(connection)
+
+    def _write(self, connection: Connection) -> None:
+        data, connection.out = connection.out, bytearray()
+        if not data:
+            return
+        connection.pipe.write(data)
+        limits = self.core.config.link
+        if connection.pipe.unsent_bytes > limits.send_buffer_bytes_max:
+            self.perform(self.core.overflowed(connection.link, self.clock()))
+
+    def _shut(self, shut: Shut) -> None:
+        task = self._dials.pop(shut.link, None)
+        if task is not None:
+            task.cancel()
+        connection = self.connections.get(shut.link)
+        if connection is None:
+            return
+        if shut.at_once:
+            connection.pipe.abort()
+        else:
+            self._write(connection)
+            connection.pipe.close()
+
+    async def _dial(self, dial: Dial) -> None:
+        try:
+            pipe = await self._transport.dial(dial.address, dial.expected)
+        except NotAdmitted as error:
+            self.perform(self.core.lost(dial.link, str(error), self.clock(), not_admitted=True))
+        except (Unreachable, TimedOut) as error:
+            self.perform(self.core.lost(dial.link, str(error), self.clock()))
+        else:
+            self._attach(dial.link, pipe)
+        finally:
+            self._dials.pop(dial.link, None)
+            self.flush()
+
+    def _attach(self, link: int, pipe: Pipe) -> None:
+        connection = Connection(self, link, pipe)
+        self.connections[link] = connection
+        pipe.start(connection)
+        effects = self.core.secured(link, pipe.peer, pipe.remote, pipe.local.host, self.clock())
+        self.perform(effects)
+        self.flush()
+
+    def _tick(self) -> None:
+        self._armed_at = float("inf")
+        self.perform(self.core.tick(self.clock()))
+        self.flush()
+
+    def _flush_scheduled_now(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def _is_congested(self, connection: Connection) -> bool:
+        # The pipe tells of it only at the loop's next turn; a writer in a loop must know now.
+        high = self.core.config.link.send_buffer_high_bytes
+        mark = high // 2 if connection.congested else high
+        connection.congested = connection.pipe.unsent_bytes > mark
+        return connection.congested
+
+    def _wait_for(self, connection: Connection) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        connection.room = [w for w in connection.room if not w.done()]
+        connection.room.append(waiter)
+        return waiter
+
+
+def _why(effect: Unanswered) -> Closed | Refused | TimedOut:
+    match effect.why:
+        case Why.TIMED_OUT:
+            return TimedOut("no reply within the deadline; the peer may be busy or gone")
+        case Why.LINK_LOST:
+            return Closed("the link to the peer has closed before the reply came")
+        case Why.REFUSED:
+            text = effect.text or "the peer refused"
+            return Refused(effect.code, text)
+        case _:
+            assert_never(effect.why)

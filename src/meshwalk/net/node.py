@@ -1,0 +1,473 @@
+"""`Node`: what users hold. Start it, join a network, talk, stop. Delegates to driver and store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Self
+
+import msgspec
+
+from meshwalk.config import Config
+from meshwalk.errors import (
+    AddressInUse,
+    InvalidAddress,
+    InvalidArgument,
+    MalformedFrame,
+    NotAdmitted,
+    NotRunning,
+    Refused,
+    TimedOut,
+    Unreachable,
+)
+from meshwalk.events import Delivery, EntryFailed, Event, Joined, MessagesDropped, StoreFailed
+from meshwalk.identity.keys import KeyPair, NodeSignatures
+from meshwalk.identity.network import DEFAULT_NETWORK, Network
+from meshwalk.net.driver import Driver
+from meshwalk.net.peers import PeerInfo, peers_of
+from meshwalk.net.persistence import PersistenceStatistics
+from meshwalk.net.serving import AnyHandler, Serving
+from meshwalk.net.storage import NodeStorage
+from meshwalk.net.subscription import ITEMS_MAX, Subscription
+from meshwalk.net.tcp import TcpTransport
+from meshwalk.net.transport import Listener, Transport
+from meshwalk.proto.effects import Ask, ForgetPeer, SavePeer
+from meshwalk.proto.node import NodeCore, NodeStatistics
+from meshwalk.version import AGENT
+from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
+from meshwalk.wire.content import decode_body, encode_body
+from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.peerid import PeerId
+
+log = logging.getLogger("meshwalk")
+
+PORTS_TRIED = 100  # guess: nodes that one machine runs side by side without being told ports
+JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
+YIELD_BYTES = 64 << 10  # a writer in a loop lets others run this often; see driver.JOINED_BYTES_MAX
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Counts of a running node."""
+
+    uptime_s: float
+    node: NodeStatistics
+    store: PersistenceStatistics
+    messages_dropped: int
+    """Messages and events that found a subscription full."""
+
+
+class Node:
+    """One participant of a network: an async context manager.
+
+        async with Node() as node:
+            await node.join("192.0.2.7:55555")
+            await node.broadcast("hello")
+            async for message in node.messages():
+                print(message.origin.short, message.body)
+
+    `network` and `secret` say which network: nodes with another pair do not see each other at all.
+    `listen` is "HOST:PORT"; "HOST" alone, or None for every interface, takes port 55555 or the next
+    free one; "HOST:0" any free one. `data` is a folder for identity, known peers and history, made
+    if missing; None keeps everything in memory, and the node is somebody else at its next start.
+
+    Entering raises `AddressInUse`, `InvalidArgument` or `StoreError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: str = DEFAULT_NETWORK,
+        secret: bytes | str = b"",
+        listen: str | None = None,
+        data: Path | str | None = None,
+        config: Config | None = None,
+        transport: Callable[[KeyPair, Network, Config], Transport] | None = None,
+    ) -> None:
+        self.network = Network(network, secret.encode() if isinstance(secret, str) else secret)
+        self.config = config or Config()
+        self._listen = listen
+        self._data = Path(data) if data is not None else None
+        self._make_transport = transport or _tcp
+        self._serving = Serving(self._own)
+        self._messages: list[Subscription[Delivery]] = []
+        self._events: list[Subscription[Event]] = []
+        self._dropped = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
+        self._driver: Driver | None = None
+        self._storage: NodeStorage | None = None
+        self._keys: KeyPair | None = None
+        self._started_at = 0.0
+        self._gathered = 0
+
+    # Life.
+
+    async def start(self) -> Self:
+        """Open the store, listen, and rejoin through peers known from an earlier run."""
+        if self._driver is not None:
+            raise NotRunning("this node runs already; make another one")
+        storage = await NodeStorage.open(self._data, self.config, self._store_failed)
+        try:
+            self._keys = KeyPair(storage.seed)
+            transport = self._make_transport(self._keys, self.network, self.config)
+            now, unix = time.monotonic(), time.time()
+            core = NodeCore(
+                NodeSignatures(self._keys, self.network.network_id),
+                self.config,
+                SystemRandom(),
+                now,
+                unix - now,
+                AGENT,
+            )
+            driver = Driver(core, transport, self, self._own)
+            self._listener = await self._open_listener(transport, driver)
+        except BaseException:
+            await storage.close()
+            raise
+        self._storage, self._driver, self._started_at = storage, driver, now
+        core.listening((self._listener.address,), now)
+        driver.perform(core.start(storage.known_peers(unix - now), now))
+        return self
+
+    async def stop(self) -> None:
+        """Tell the neighbours, close every link, write what waits, and release port and store."""
+        if self._driver is None:
+            return
+        assert self._listener is not None
+        assert self._storage is not None
+        driver, self._driver = self._driver, None
+        try:
+            await self._listener.close()
+            await driver.leave(self.config.link.close_timeout_s)
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            driver.abort()
+            await self._storage.close()
+            for messages in list(self._messages):
+                messages.close()
+            for events in list(self._events):
+                events.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Who and where.
+
+    @property
+    def id(self) -> PeerId:
+        """This node's PeerId."""
+        if self._keys is None:
+            raise NotRunning("the node has no identity before it is started")
+        return self._keys.peer_id
+
+    @property
+    def address(self) -> Address:
+        """Where the node listens; the host may stand for every interface."""
+        if self._listener is None:
+            raise NotRunning("the node does not listen; start it first")
+        return self._listener.address
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where others can dial this node, as far as it knows."""
+        known = self._running.core.own_record.addresses
+        if known:
+            return known
+        address = self.address
+        if not address.is_unspecified:
+            return (address,)
+        # Nobody has connected yet, so only this machine's own name for itself is certain.
+        return (Address("127.0.0.1", address.port),)
+
+    @property
+    def invite(self) -> str:
+        """What to give to others: the network's name, this PeerId, its addresses. No secret."""
+        return str(Invite(self.network.name, self.id, self.addresses))
+
+    @property
+    def neighbours(self) -> list[PeerId]:
+        """Peers with a standing link, oldest first."""
+        return list(self._running.core.overlay.membership.neighbours)
+
+    def peers(self) -> list[PeerInfo]:
+        """Everyone known: neighbours first, then verified and heard-of peers, newest first."""
+        return peers_of(self._running.core, self._running.clock())
+
+    def statistics(self) -> Statistics:
+        """Counts since the start."""
+        driver = self._running
+        assert self._storage is not None
+        return Statistics(
+            uptime_s=driver.clock() - self._started_at,
+            node=driver.core.statistics(),
+            store=self._storage.statistics(),
+            messages_dropped=self._dropped,
+        )
+
+    # Joining.
+
+    async def join(self, entry: str | Address | Invite, timeout_s: float = JOIN_TIMEOUT_S) -> None:
+        """Enter the network through an address ("HOST:PORT") or an invite; returns when linked.
+
+        Tries again, with pauses, until `timeout_s`. Returns at once when the node has neighbours
+        already, and goes on looking for more in the background until it has enough.
+        Raises `InvalidAddress`, `InvalidInvite`, `NotAdmitted` (another network, a wrong secret, or
+        not the peer that the invite names), `Unreachable`. The entry stays known: the node goes on
+        trying it after an error.
+        """
+        driver = self._running
+        addresses, expected = self._parse_entry(entry)
+        reasons: dict[Address, str] = {}
+        async with self.events() as events:
+            for address in addresses:
+                driver.perform(driver.core.join(address, expected, driver.clock()))
+            driver.flush()
+            if self.neighbours:
+                return
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await _joined(events, addresses, reasons)
+            except TimeoutError:
+                places = ", ".join(address.host_and_port for address in addresses)
+                why = "; ".join(dict.fromkeys(reasons.values())) or "no answer"
+                raise Unreachable(f"cannot join through {places}: {why}") from None
+
+    # Talking.
+
+    async def broadcast(self, body: Any, topic: str = "") -> int:
+        """Send to everyone in the network; returns this node's count of its broadcasts.
+
+        `body` is bytes, str, or anything that MessagePack can hold. Waits while most neighbours
+        are slower than the caller. Every peer that stays linked gets it once; there is no promise
+        to peers that join later or are cut off meanwhile. With no neighbour nobody gets it.
+        Raises `TooBig`, `InvalidArgument`, `NotRunning`.
+        """
+        content, data = encode_body(body)
+        driver = self._running
+        sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
+        driver.command(effects)
+        if self._storage is not None:
+            self._storage.sent(self.id, sequence, topic, content, data)
+        if self._must_yield(len(data)):
+            driver.flush()
+            await asyncio.sleep(0)
+            await driver.room_for_broadcast()
+        return sequence
+
+    async def send(self, peer: PeerId, body: Any, type: str = "") -> None:
+        """Send to one neighbour; waits while it is slower than the caller.
+
+        Arrives once and in order as long as the link lasts; nothing is said of a lost link but the
+        event. Raises `NotANeighbour`, `TooBig`, `InvalidArgument`, `NotRunning`.
+        """
+        content, data = encode_body(body)
+        driver = self._running
+        driver.command(driver.core.send(peer, type, content, data, driver.clock()))
+        if self._must_yield(len(data)):
+            driver.flush()
+            await asyncio.sleep(0)
+            link = driver.core.link_of(peer)
+            if link is not None:
+                await driver.room_for(link.number)
+
+    async def request(
+        self, peer: PeerId, body: Any = b"", type: str = "", timeout_s: float | None = None
+    ) -> Any:
+        """Ask one neighbour and return its reply, decoded.
+
+        Raises `NotANeighbour`, `TimedOut` after `timeout_s` (by default the configuration's),
+        `Refused` (no handler, or it failed), `Closed` (the link ended), `TooBig`.
+        """
+        content, data = encode_body(body)
+        driver = self._running
+        timeout_s = self.config.requests.timeout_s if timeout_s is None else timeout_s
+        asked = driver.core.request(peer, type, content, data, timeout_s, driver.clock())
+        if asked is None:
+            raise Refused(int(RefusalCode.BUSY), "too many of this node's requests wait already")
+        id, effects = asked
+        driver.command(effects)
+        reply_content, reply = await driver.reply_to(id)
+        return decode_body(reply_content, reply)
+
+    def on(self, type: str = "") -> Callable[[AnyHandler], AnyHandler]:
+        """Decorate the function that answers requests of this type.
+
+        It gets a `Request` and returns the reply's body; it may be a coroutine function. If it
+        raises, the asker gets `Refused` without the details, and the log has them.
+        """
+
+        return self._serving.register(type)
+
+    def messages(self, limit: int = ITEMS_MAX) -> Subscription[Delivery]:
+        """Broadcasts and direct messages from now on; iterate with `async for`.
+
+        When `limit` messages wait to be read, new ones are dropped, counted and told by the event
+        `MessagesDropped`.
+        """
+        subscription: Subscription[Delivery] = Subscription(limit, self._messages.remove)
+        self._messages.append(subscription)
+        return subscription
+
+    def events(self, limit: int = ITEMS_MAX) -> Subscription[Event]:
+        """News from now on: neighbours that come and go, joined, alone; see `meshwalk.events`."""
+        subscription: Subscription[Event] = Subscription(limit, self._events.remove)
+        self._events.append(subscription)
+        return subscription
+
+    async def ping(self, target: PeerId | str | Address, timeout_s: float = 5.0) -> float:
+        """The round-trip time to a neighbour, or to whoever answers at an address, in seconds.
+
+        Raises `NotANeighbour`, `Unreachable`, `NotAdmitted`, `TimedOut`.
+        """
+        driver = self._running
+        try:
+            async with asyncio.timeout(timeout_s):
+                if isinstance(target, PeerId):
+                    link = driver.core.link_of(target)
+                    if link is None:
+                        raise Unreachable(f"{target.short} is not a neighbour; ping its address")
+                    return await driver.ping(link.number)
+                address = Address.parse(target) if isinstance(target, str) else target
+                number, _ = await driver.probe(address, None)
+                try:
+                    return await driver.ping(number)
+                finally:
+                    driver.perform(driver.core.close_link(number, driver.clock()))
+                    driver.flush()
+        except TimeoutError:
+            raise TimedOut(f"no answer within {timeout_s:g} s") from None
+
+    # As the driver's Application.
+
+    def delivered(self, delivery: Delivery) -> None:
+        try:
+            body = decode_body(delivery.content, delivery.body)
+        except MalformedFrame as error:
+            log.warning("dropped a message of %s: %s", delivery.origin.short, error)
+            self._dropped += 1
+            return
+        if self._storage is not None:
+            self._storage.received(delivery)
+        if not self._messages:
+            return
+        message = msgspec.structs.replace(delivery, body=body)
+        for subscription in self._messages:
+            if not subscription.put(message):
+                self._dropped += 1
+                if subscription.dropped == 1 or subscription.dropped % 1000 == 0:
+                    text = "a reader of messages is too slow"
+                    self.happened(MessagesDropped(subscription.dropped, text))
+
+    def happened(self, event: Event) -> None:
+        log.debug("%s", event)
+        for subscription in self._events:
+            if not subscription.put(event):
+                self._dropped += 1
+
+    def asked(self, ask: Ask) -> None:
+        if self._driver is not None:
+            self._serving.asked(ask, self._driver)
+
+    def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
+        if self._storage is not None:
+            self._storage.peer_changed(change)
+
+    # What the above share.
+
+    @property
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise NotRunning("the node is not running; use it inside `async with Node(...)`")
+        return self._driver
+
+    def _must_yield(self, size: int) -> bool:
+        self._gathered += size + 64
+        if self._gathered < YIELD_BYTES:
+            return False
+        self._gathered = 0
+        return True
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A defect of ours: nothing waits for this task, so say it where it will be seen.
+            task.get_loop().call_exception_handler(
+                {"message": "a task of a meshwalk node failed", "exception": error, "task": task}
+            )
+
+    def _store_failed(self, reason: str) -> None:
+        self.happened(StoreFailed(reason))
+
+    def _parse_entry(self, entry: str | Address | Invite) -> tuple[list[Address], PeerId | None]:
+        if isinstance(entry, str):
+            is_invite = entry.strip().startswith("meshwalk:")
+            entry = Invite.parse(entry) if is_invite else Address.parse(entry)
+        if isinstance(entry, Address):
+            return [entry], None
+        if entry.network != self.network.name:
+            raise InvalidArgument(
+                f"the invite is for the network {entry.network!r}, and this node is in"
+                f" {self.network.name!r}; start it with that network's name"
+            )
+        return list(entry.addresses), entry.peer
+
+    async def _open_listener(self, transport: Transport, driver: Driver) -> Listener:
+        hosts, port = _parse_listen(self._listen)
+        if port is not None:
+            return await transport.listen(Address(hosts[0], port), driver)
+        for candidate in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
+            for host in hosts:
+                try:
+                    return await transport.listen(Address(host, candidate), driver)
+                except AddressInUse:
+                    break  # the next port, as seed 000 does
+                except InvalidArgument:
+                    if host == hosts[-1]:  # a machine without IPv6 still has IPv4
+                        raise
+        last = DEFAULT_PORT + PORTS_TRIED - 1
+        raise AddressInUse(f"ports {DEFAULT_PORT} to {last} are all taken; choose one with listen")
+
+
+def _parse_listen(listen: str | None) -> tuple[list[str], int | None]:
+    """Hosts to try in turn, and the port; None: 55555 or the next free one."""
+    if listen is None:
+        return ["::", "0.0.0.0"], None  # noqa: S104 - a peer is there to be reached
+    try:
+        address = Address.parse(listen, default_port=None)
+    except InvalidAddress:
+        return [Address.parse(listen).host], None
+    return [address.host], address.port
+
+
+def _tcp(keys: KeyPair, network: Network, config: Config) -> Transport:
+    return TcpTransport(keys, network, config.link)
+
+
+async def _joined(
+    events: Subscription[Event], addresses: list[Address], reasons: dict[Address, str]
+) -> None:
+    """Return when joined; note failures; raise when every entry says that trying again is vain."""
+    vain: set[Address] = set()
+    async for event in events:
+        if isinstance(event, Joined):
+            return
+        if isinstance(event, EntryFailed) and event.address in addresses:
+            reasons[event.address] = event.reason
+            if event.not_admitted:
+                vain.add(event.address)
+            if len(vain) == len(set(addresses)):
+                raise NotAdmitted("; ".join(dict.fromkeys(reasons.values())))
+    raise NotRunning("the node has been stopped")

@@ -1,0 +1,70 @@
+"""What a node knows of its peers, as records for people and programs. Reads only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshwalk.proto.node import NodeCore
+from meshwalk.wire.peerid import PeerId
+
+
+class PeerInfo(msgspec.Struct, frozen=True):
+    """One peer."""
+
+    peer: PeerId
+    state: str
+    """"neighbour", "verified" (we have dialled it with success) or "heard"."""
+    address: str
+    """Where it is linked from or to, or the best address known."""
+    rtt_s: float | None
+    """Mean of the last round trips; None when never measured."""
+    jitter_s: float | None
+    failures: int
+    """Failed dials since it last answered."""
+    seen_s_ago: float
+    met: str
+    """How it became known: "entry", "link", "walk", "acquaintance" or "store"."""
+    linked_s: float | None
+    """For how long it has been a neighbour."""
+    messages_in: int = 0
+    messages_out: int = 0
+
+
+def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:
+    """Neighbours first, oldest first; then verified and heard-of peers, newest first."""
+    book = core.overlay.book.entries
+    found: list[PeerInfo] = []
+    for neighbour in core.overlay.membership.neighbours.values():
+        link, entry = neighbour.link, book.get(neighbour.peer)
+        found.append(
+            PeerInfo(
+                peer=neighbour.peer,
+                state="neighbour",
+                address=str(link.remote),
+                rtt_s=link.round_trips.mean_s,
+                jitter_s=link.round_trips.jitter_s,
+                failures=0,
+                seen_s_ago=max(0.0, now - link.heard_at),
+                met=entry.met if entry is not None else "link",
+                linked_s=max(0.0, now - link.since),
+                messages_in=link.messages_in,
+                messages_out=link.messages_out,
+            )
+        )
+    others = [e for e in book.values() if e.peer not in core.overlay.membership.neighbours]
+    others.sort(key=lambda e: (not e.verified, -e.last_seen))
+    found += [
+        PeerInfo(
+            peer=entry.peer,
+            state="verified" if entry.verified else "heard",
+            address=str(next(iter(entry.to_try(1)), "")),
+            rtt_s=entry.rtt_s,
+            jitter_s=None,
+            failures=entry.failures,
+            seen_s_ago=max(0.0, now - entry.last_seen),
+            met=entry.met,
+            linked_s=None,
+        )
+        for entry in others
+    ]
+    return found

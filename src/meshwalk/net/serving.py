@@ -1,0 +1,100 @@
+"""Answers peers' requests with the functions that the application registered."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from meshwalk.errors import MalformedFrame, MeshwalkError
+from meshwalk.net.driver import Driver
+from meshwalk.proto.effects import Ask
+from meshwalk.wire.content import decode_body, encode_body
+from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.peerid import PeerId
+
+log = logging.getLogger("meshwalk")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A peer's question, as its handler gets it."""
+
+    peer: PeerId
+    """Who asks: proven by the link."""
+    type: str
+    body: Any
+
+
+Handler = Callable[[Request], Any]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
+
+
+class Serving:
+    """The handlers of one node. A handler's error is logged here; the asker hears only that."""
+
+    def __init__(self, own: Callable[[asyncio.Task[None]], None]) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._own = own
+
+    def register(self, type: str) -> Callable[[AnyHandler], AnyHandler]:
+        """A decorator for the function that answers requests of this type."""
+
+        def decorate(handler: AnyHandler) -> AnyHandler:
+            self._handlers[type] = handler
+            return handler
+
+        return decorate
+
+    def asked(self, ask: Ask, driver: Driver) -> None:
+        """Have a request answered or refused. Plain functions answer within this call."""
+        handler = self._handlers.get(ask.type)
+        if handler is None:
+            text = f"nobody answers requests of type {ask.type!r} here"
+            _refuse(ask, driver, RefusalCode.NO_HANDLER, text)
+            return
+        try:
+            body = decode_body(ask.content, ask.body)
+        except MalformedFrame as error:
+            _refuse(ask, driver, RefusalCode.NOT_UNDERSTOOD, str(error))
+            return
+        try:
+            result = handler(Request(ask.peer, ask.type, body))
+        except Exception:  # door: a user's call-back may raise anything; logged, and the asker told
+            _failed(ask, driver)
+            return
+        if inspect.isawaitable(result):
+            self._own(asyncio.get_running_loop().create_task(_answer_later(ask, driver, result)))
+        else:
+            _answer(ask, driver, result)
+
+
+async def _answer_later(ask: Ask, driver: Driver, result: Awaitable[Any]) -> None:
+    try:
+        body = await result
+    except Exception:  # door: a user's call-back may raise anything; logged, and the asker told
+        _failed(ask, driver)
+    else:
+        _answer(ask, driver, body)
+
+
+def _answer(ask: Ask, driver: Driver, body: Any) -> None:
+    try:
+        content, data = encode_body(body)
+        effects = driver.core.reply(ask.link, ask.id, content, data, driver.clock())
+    except MeshwalkError:  # the handler's result cannot travel: its fault, like an exception
+        _failed(ask, driver)
+    else:
+        driver.command(effects)
+
+
+def _failed(ask: Ask, driver: Driver) -> None:
+    log.exception("the handler of %r failed for %s", ask.type, ask.peer.short)
+    _refuse(ask, driver, RefusalCode.HANDLER_FAILED, "the peer's handler failed")
+
+
+def _refuse(ask: Ask, driver: Driver, code: RefusalCode, text: str) -> None:
+    driver.command(driver.core.refuse(ask.link, ask.id, code, text, driver.clock()))

@@ -1,0 +1,173 @@
+"""What a node keeps in its store, in the node's own words. Reads once at the start, then posts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from meshwalk.config import Config
+from meshwalk.errors import InvalidAddress, InvalidRecord, StoreError
+from meshwalk.events import Delivery
+from meshwalk.identity.keys import SEED_BYTES
+from meshwalk.net.persistence import Persistence, PersistenceStatistics
+from meshwalk.proto.effects import ForgetPeer, SavePeer
+from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.store import history, identity, peerbook
+from meshwalk.store.history import StoredMessage
+from meshwalk.store.peerbook import StoredPeer
+from meshwalk.wire import records
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType
+from meshwalk.wire.peerid import PeerId
+
+PRUNE_EVERY = 1000  # guess: messages between two looks at the length of the history
+
+
+class NodeStorage:
+    """The store of one node. With no folder nothing outlives it and no history is kept."""
+
+    def __init__(self, persistence: Persistence, config: Config, *, keeps_history: bool) -> None:
+        self.seed = b""
+        """The identity's private key, 32 bytes."""
+        self._peers: list[StoredPeer] = []
+        self._persistence = persistence
+        self._config = config
+        self._keeps_history = keeps_history
+        self._since_pruned = 0
+
+    @classmethod
+    async def open(
+        cls, folder: Path | None, config: Config, on_error: Callable[[str], None]
+    ) -> NodeStorage:
+        """Open or make the store, and read identity and peers. Raises `StoreError`."""
+
+        def failed(error: StoreError) -> None:
+            on_error(str(error))
+
+        persistence = await Persistence.open(folder, config.store, failed)
+        storage = cls(persistence, config, keeps_history=folder is not None)
+        try:
+            storage.seed = await persistence.call(
+                identity.load_or_make, lambda: os.urandom(SEED_BYTES)
+            )
+            storage._peers = await persistence.call(peerbook.load_peers, config.overlay.book_max)
+        except BaseException:
+            await persistence.close()
+            raise
+        return storage
+
+    def known_peers(self, unix_offset_s: float) -> list[BookEntry]:
+        """The peers of the last run, as the address book keeps them."""
+        return [entry for peer in self._peers if (entry := _entry(peer, unix_offset_s)) is not None]
+
+    def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
+        """Keep or forget a peer."""
+        if isinstance(change, ForgetPeer):
+            self._persistence.post(peerbook.forget_peer, change.peer)
+            return
+        stored = StoredPeer(
+            change.peer,
+            change.record,
+            change.address,
+            change.verified,
+            change.last_seen,
+            change.failures,
+            change.rtt_s,
+            change.met,
+        )
+        self._persistence.post(peerbook.save_peer, stored)
+
+    def sent(
+        self,
+        me: PeerId,
+        sequence: int,
+        topic: str,
+        content: ContentType,
+        body: bytes,
+        recipient: PeerId | None = None,
+    ) -> None:
+        """Note an own message in the history."""
+        self._note(
+            StoredMessage(
+                origin=me,
+                at=time.time(),
+                kind="direct" if recipient is not None else "broadcast",
+                body=body,
+                content=content,
+                topic=topic if recipient is None else "",
+                type=topic if recipient is not None else "",
+                sequence=sequence,
+                is_own=True,
+                recipient=recipient,
+            )
+        )
+
+    def received(self, delivery: Delivery) -> None:
+        """Note a message that arrived; its body is still bytes."""
+        is_broadcast = delivery.is_broadcast
+        self._note(
+            StoredMessage(
+                origin=delivery.origin,
+                at=time.time(),
+                kind="broadcast" if is_broadcast else "direct",
+                body=delivery.body,
+                content=delivery.content,
+                topic=delivery.topic if is_broadcast else "",
+                type="" if is_broadcast else delivery.topic,
+                sequence=delivery.sequence,
+            )
+        )
+
+    async def history(self, limit: int, topic: str | None = None) -> list[StoredMessage]:
+        """The newest messages, oldest of them first."""
+        found: list[StoredMessage] = await self._persistence.call(history.recent, limit, topic)
+        return found
+
+    def statistics(self) -> PersistenceStatistics:
+        """Counts of the store's writer."""
+        return self._persistence.statistics()
+
+    async def close(self) -> None:
+        """Write what waits and let the file go."""
+        await self._persistence.close()
+
+    def _note(self, message: StoredMessage) -> None:
+        if not self._keeps_history:
+            return
+        self._persistence.post(history.append, [message])
+        self._since_pruned += 1
+        if self._since_pruned >= PRUNE_EVERY:
+            self._since_pruned = 0
+            self._persistence.post(history.prune, self._config.store.history_max)
+
+
+def _entry(peer: StoredPeer, unix_offset_s: float) -> BookEntry | None:
+    addresses: tuple[Address, ...] = ()
+    sequence = 0
+    if peer.record:
+        try:
+            # Its signature was checked before it was kept.
+            record = records.decode_peer_record(records.decode_signed(peer.record).payload)
+            addresses, sequence = record.parsed_addresses(), record.sequence
+        except InvalidRecord:
+            return None
+    try:
+        address = Address.parse(peer.address, default_port=None) if peer.address else None
+    except InvalidAddress:
+        address = None
+    if address is None and not addresses:
+        return None
+    return BookEntry(
+        peer=peer.peer,
+        blob=peer.record,
+        sequence=sequence,
+        addresses=addresses,
+        met=peer.met,
+        last_seen=peer.last_seen - unix_offset_s,
+        verified=peer.verified,
+        address=address,
+        failures=peer.failures,
+        rtt_s=peer.rtt_s,
+    )

@@ -1,0 +1,75 @@
+"""The tables of the store and the numbered migrations that make them, as SQL text.
+
+A migration is never changed once it has been released: a change of the tables is one more at the
+end. Number N is the N-th entry (counted from 1), and the file's `user_version` says how many have
+been run. A migration is a tuple of statements, not a script: sqlite3.executescript commits first,
+and all migrations of one opening must stand or fall together.
+
+Times are Unix seconds as REAL. Truth values are 0 and 1. Only `database.py` runs this.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# SQLite's own place for "whose file is this" (sqlite.org/pragma.html, application_id): 32 bits,
+# signed. The first four bytes of SHA-256("meshwalk store"), without the sign bit; a test says so.
+APPLICATION_ID: Final = 0x036B40DC
+
+_IDENTITY = """
+CREATE TABLE identity (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seed BLOB NOT NULL CHECK (typeof(seed) = 'blob' AND length(seed) = 32),
+    made_at REAL NOT NULL
+)
+"""
+
+# `record` is the signed peer record as it came, or empty when there is none yet; `address` the
+# one that worked last, or ''; `met` is how we came to know the peer.
+_PEERS = """
+CREATE TABLE peers (
+    peer BLOB PRIMARY KEY NOT NULL CHECK (typeof(peer) = 'blob' AND length(peer) = 32),
+    record BLOB NOT NULL CHECK (typeof(record) = 'blob'),
+    address TEXT NOT NULL,
+    verified INTEGER NOT NULL CHECK (verified IN (0, 1)),
+    first_seen REAL NOT NULL,
+    last_seen REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    rtt_s REAL,
+    met TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+# `epoch` and `sequence` are unsigned 64-bit on the wire and chosen by strangers; SQLite's integers
+# are signed, so the upper half is kept as negative numbers (history.py). Nothing sorts by them.
+# `recipient` is whom an own direct message went to: nothing else tells its conversation.
+_MESSAGES = """
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    origin BLOB NOT NULL CHECK (typeof(origin) = 'blob' AND length(origin) = 32),
+    recipient BLOB CHECK (typeof(recipient) = 'null' OR length(recipient) = 32),
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('broadcast', 'direct')),
+    topic TEXT NOT NULL,
+    type TEXT NOT NULL,
+    content INTEGER NOT NULL,
+    is_own INTEGER NOT NULL CHECK (is_own IN (0, 1)),
+    body BLOB NOT NULL CHECK (typeof(body) = 'blob')
+)
+"""
+
+# An index of SQLite ends in the row's id, so this also gives a topic's messages in their order.
+_MESSAGES_BY_TOPIC = "CREATE INDEX messages_by_topic ON messages (topic)"
+
+_SETTINGS = """
+CREATE TABLE settings (
+    key TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (_IDENTITY, _PEERS, _MESSAGES, _MESSAGES_BY_TOPIC, _SETTINGS),
+)

@@ -1,0 +1,187 @@
+"""The vectors for other implementers: what is committed is what we read, write and refuse."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from meshwalk.errors import InvalidArgument, InvalidRecord, MalformedFrame
+from meshwalk.identity.keys import KeyPair, NodeSignatures, open_record, verify
+from meshwalk.identity.network import Network
+from meshwalk.wire import messages, records
+from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
+from meshwalk.wire.codec import FrameReader, encode_frame
+from meshwalk.wire.peerid import PeerId
+from meshwalk.wire.records import BroadcastPayload, Domain, PeerRecord
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "tests" / "vectors"
+
+
+def load(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text())
+
+
+def plain(value: Any) -> Any:
+    """As README.md says that fields are written; spelt out here apart from script/vectors."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and value > 2**53:
+        return str(int(value))
+    return value
+
+
+def fields(struct: msgspec.Struct) -> list[tuple[str, Any]]:
+    return [(name, plain(getattr(struct, name))) for name in struct.__struct_fields__]
+
+
+def check(vector: Any, found: msgspec.Struct) -> None:
+    assert type(found).__name__ == vector["type"]
+    assert found.__struct_config__.tag == vector.get("tag")
+    assert fields(found) == list(vector["fields"].items())
+
+
+def test_files_are_what_the_script_writes() -> None:
+    loader = SourceFileLoader("vectors_script", str(ROOT / "script" / "vectors"))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    written: dict[str, str] = module.build()
+    assert {path.name for path in FOLDER.glob("*.json")} == set(written)
+    for name, text in written.items():
+        assert (FOLDER / name).read_text() == text, f"{name} differs; is the format to change?"
+
+
+def test_frames() -> None:
+    for vector in load("frames.json"):
+        (frame,) = FrameReader().feed(bytes.fromhex(vector["hex"]))
+        check(vector, frame)
+        assert encode_frame(frame).hex() == vector["hex"]
+
+
+def test_all_frames_in_one_stream() -> None:
+    vectors = load("frames.json")
+    stream = bytes.fromhex("".join(vector["hex"] for vector in vectors))
+    assert [type(frame).__name__ for frame in FrameReader().feed(stream)] == [
+        vector["type"] for vector in vectors
+    ]
+
+
+@pytest.mark.parametrize(
+    ("channel", "decode"),
+    [
+        ("overlay", messages.decode_overlay),
+        ("broadcast", messages.decode_broadcast),
+        ("refusal", messages.decode_refusal),
+    ],
+)
+def test_messages(channel: str, decode: Callable[[bytes], Any]) -> None:
+    for vector in load("messages.json")[channel]:
+        body = decode(bytes.fromhex(vector["hex"]))
+        check(vector, body)
+        assert messages.encode(body).hex() == vector["hex"]
+
+
+def test_every_kind_of_frame_and_message_has_a_vector() -> None:
+    kinds = {vector["type"] for vector in load("frames.json")}
+    assert kinds == {"Hello", "Ping", "Pong", "Close", "Message"}
+    overlay = {vector["type"] for vector in load("messages.json")["overlay"]}
+    assert overlay == {kind.__name__ for kind in get_args(messages.OverlayMessage)}
+
+
+def test_signed_things() -> None:
+    vectors = load("records.json")
+    keys = KeyPair(bytes.fromhex(vectors["seed"]))
+    assert keys.peer_id.hex() == vectors["public_key"]
+    signatures = NodeSignatures(keys, bytes.fromhex(vectors["network_id"]))
+    for name, domain, decode in (
+        ("peer_record", Domain.PEER_RECORD, records.decode_peer_record),
+        ("broadcast", Domain.BROADCAST, records.decode_broadcast_payload),
+    ):
+        vector = vectors[name]
+        payload = bytes.fromhex(vector["payload"])
+        struct: PeerRecord | BroadcastPayload = decode(payload)
+        check(vector, struct)
+        assert records.encode(struct) == payload
+        covered = vector["domain"].encode() + signatures.network_id + payload
+        assert covered.hex() == vector["covered"]
+        assert verify(keys.peer_id, bytes.fromhex(vector["signature"]), covered)
+        assert signatures.sign(domain, payload).hex() == vector["signature"]
+
+
+def test_signed_records() -> None:
+    vectors = load("records.json")
+    signatures = NodeSignatures(
+        KeyPair(bytes.fromhex(vectors["seed"])), bytes.fromhex(vectors["network_id"])
+    )
+    record = open_record(bytes.fromhex(vectors["peer_record"]["blob"]), signatures)
+    assert fields(record) == list(vectors["peer_record"]["fields"].items())
+    later = vectors["peer_record_of_a_later_version"]
+    assert open_record(bytes.fromhex(later["blob"]), signatures).addresses == []
+
+
+def test_network_keys() -> None:
+    for vector in load("network.json"):
+        network = Network(vector["network"], bytes.fromhex(vector["secret"]))
+        assert network.network_id.hex() == vector["network_id"]
+        assert KeyPair(bytes.fromhex(vector["private_key"])).peer_id == network.network_id
+
+
+def test_texts() -> None:
+    vectors = load("text.json")
+    assert vectors["default_port"] == DEFAULT_PORT
+    for vector in vectors["peer_ids"]:
+        assert PeerId.parse(vector["text"]).hex() == vector["key"]
+        assert PeerId(bytes.fromhex(vector["key"])).text == vector["text"]
+    for vector in vectors["addresses"]:
+        address = Address.parse(vector["text"])
+        assert (address.host, address.port) == (vector["host"], vector["port"])
+        assert str(address) == vector["canonical"]
+    for vector in vectors["invites"]:
+        invite = Invite.parse(vector["text"])
+        assert (invite.network, invite.peer.hex()) == (vector["network"], vector["peer"])
+        assert [str(address) for address in invite.addresses] == vector["addresses"]
+        assert str(invite) == vector["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parse"),
+    [
+        ("refused_peer_ids", PeerId.parse),
+        ("refused_addresses", Address.parse),
+        ("refused_invites", Invite.parse),
+    ],
+)
+def test_refused_texts(kind: str, parse: Callable[[str], Any]) -> None:
+    for text in load("text.json")[kind]:
+        with pytest.raises(InvalidArgument):
+            parse(text)
+
+
+def test_malformed_inputs() -> None:
+    vectors = load("malformed.json")
+    signatures = NodeSignatures(
+        KeyPair(bytes(32)), bytes.fromhex(load("records.json")["network_id"])
+    )
+    parsers: dict[str, tuple[Callable[[bytes], Any], type[Exception]]] = {
+        "frames": (lambda data: FrameReader().feed(data), MalformedFrame),
+        "overlay": (messages.decode_overlay, MalformedFrame),
+        "broadcast": (messages.decode_broadcast, MalformedFrame),
+        "refusal": (messages.decode_refusal, MalformedFrame),
+        "peer_record": (lambda data: open_record(data, signatures), InvalidRecord),
+    }
+    assert set(parsers) == set(vectors)
+    for name, (parse, error) in parsers.items():
+        for vector in vectors[name]:
+            with pytest.raises(error):
+                parse(bytes.fromhex(vector["hex"]))

@@ -1,0 +1,1 @@
+"""Tests of `meshwalk.wire`, file by file."""

@@ -1,0 +1,173 @@
+"""The Structs of the link: what is read, what is refused, what later versions may append."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from meshwalk.errors import MalformedFrame
+from meshwalk.wire.codec import FrameReader, encode_frame
+from meshwalk.wire.frames import (
+    LENGTH_BYTES,
+    SHORT_TEXT_CHARACTERS_MAX,
+    Channel,
+    Close,
+    CloseReason,
+    ContentType,
+    Frame,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
+
+from .strategies import frames
+
+SMALLEST: list[list[Any]] = [
+    [1, 1, 0, 2, ""],
+    [2, 1, 2],
+    [3, 1, 2, 3, 4],
+    [4, 0],
+    [5, 1, 2, 0, b""],
+]
+"""Every frame with its required elements only."""
+
+
+def read(value: Any) -> Frame:
+    """Encode a plain value and read it as one frame."""
+    body = msgspec.msgpack.encode(value)
+    (frame,) = FrameReader().feed(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+    return frame
+
+
+@given(frames)
+def test_round_trip(frame: Frame) -> None:
+    assert FrameReader().feed(encode_frame(frame)) == [frame]
+
+
+@pytest.mark.parametrize("value", SMALLEST)
+def test_elements_with_defaults_may_be_missing(value: list[Any]) -> None:
+    frame = read(value)
+    assert msgspec.to_builtins(frame, builtin_types=(bytes,))[: len(value)] == value
+
+
+@pytest.mark.parametrize("value", SMALLEST)
+def test_required_elements_may_not_be_missing(value: list[Any]) -> None:
+    for length in range(len(value)):
+        with pytest.raises(MalformedFrame):
+            read(value[:length])
+
+
+@given(frames)
+def test_elements_of_a_later_version_are_ignored(frame: Frame) -> None:
+    """The evolution rule: fields are only ever appended, and an old reader skips them."""
+    known = msgspec.to_builtins(frame, builtin_types=(bytes,))
+    later = [7, "new", b"new", None, {"a": [1.5, {"b": True}]}, msgspec.msgpack.Ext(5, b"new")]
+    assert read([*known, *later]) == frame
+
+
+def test_tags_are_as_published() -> None:
+    assert [msgspec.to_builtins(read(value))[0] for value in SMALLEST] == [1, 2, 3, 4, 5]
+    assert [type(read(value)) for value in SMALLEST] == [Hello, Ping, Pong, Close, Message]
+
+
+@pytest.mark.parametrize("tag", [0, 6, -1, 2**64 - 1, True, 2.0, "2", None, b"\x02", []])
+def test_unknown_tags_are_refused(tag: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([tag, 1, 2])
+
+
+@pytest.mark.parametrize("value", [-1, -(2**63), True, 1.0, "1", b"1", None, [1], {}])
+def test_integers_are_unsigned_and_nothing_else(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([2, value, 2])
+    with pytest.raises(MalformedFrame):
+        read([2, 1, value])
+
+
+def test_integers_have_64_bits() -> None:
+    assert read([2, 2**64 - 1, 0]) == Ping(2**64 - 1, 0)
+    assert read([3, 0, 2**63, 2**64 - 1, 0]) == Pong(0, 2**63, 2**64 - 1, 0)
+
+
+@pytest.mark.parametrize("value", [len(Purpose), 255, -1, 2**64 - 1, 0.0, False, "STANDING"])
+def test_unknown_purposes_are_refused(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([1, 1, value, 2, ""])
+
+
+@pytest.mark.parametrize("value", [len(Channel), 255, -1, 2**64 - 1, 0.0, False, "OVERLAY"])
+def test_unknown_channels_are_refused(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([5, 1, 2, value, b""])
+
+
+@pytest.mark.parametrize("value", [len(ContentType), 255, -1, 2**64 - 1, 0.0, False, "JSON"])
+def test_unknown_content_types_are_refused(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([5, 1, 2, 0, b"", 0, 0, value])
+
+
+def test_unknown_close_reasons_are_read() -> None:
+    assert read([4, 999, "of a later version"]) == Close(999, "of a later version")
+
+
+@pytest.mark.parametrize(
+    ("value", "at", "longest"),
+    [
+        (["a"], 4, SHORT_TEXT_CHARACTERS_MAX),  # seen_at
+        ([b"a"], 5, 4096),  # record
+        ([b"a"], 6, 16),  # token
+        (["é"], 7, SHORT_TEXT_CHARACTERS_MAX),  # agent: characters are counted, not bytes
+    ],
+)
+def test_bounds_of_hello(value: list[Any], at: int, longest: int) -> None:
+    hello: list[Any] = [1, 1, 0, 2, "", b"", b"", ""]
+    hello[at] = value[0] * longest
+    read(hello)
+    hello[at] = value[0] * (longest + 1)
+    with pytest.raises(MalformedFrame):
+        read(hello)
+
+
+def test_bounds_of_text_elsewhere() -> None:
+    longest, longer = "a" * SHORT_TEXT_CHARACTERS_MAX, "a" * (SHORT_TEXT_CHARACTERS_MAX + 1)
+    read([4, 0, longest])
+    read([5, 1, 2, 0, b"", 0, 0, 0, longest])
+    with pytest.raises(MalformedFrame):
+        read([4, 0, longer])
+    with pytest.raises(MalformedFrame):
+        read([5, 1, 2, 0, b"", 0, 0, 0, longer])
+
+
+@pytest.mark.parametrize("value", ["text", None, 1, [1], True])
+def test_bytes_are_bytes(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([5, 1, 2, 0, value])
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "", b""])
+def test_booleans_are_booleans(value: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        read([5, 1, 2, 0, b"", 0, 0, 0, "", value])
+
+
+def test_numbers_of_the_enums_are_as_published() -> None:
+    assert [reason.name for reason in sorted(CloseReason)] == [
+        *("DONE", "LEAVING", "DUPLICATE", "SELF", "FULL", "UNINVITED", "VERSION"),
+        *("MALFORMED", "PROTOCOL", "IDLE", "SLOW", "SPLIT", "RATE"),
+    ]
+    assert sorted(CloseReason) == list(range(13))
+    assert [purpose.name for purpose in sorted(Purpose)] == [
+        *("STANDING", "JOIN_REQUEST", "JOIN_ACCEPT", "JOIN_SPLIT", "PROBE", "CONVERSATION")
+    ]
+    assert [channel.name for channel in sorted(Channel)] == [
+        *("APPLICATION", "OVERLAY", "BROADCAST", "REFUSAL")
+    ]
+    assert [content.name for content in sorted(ContentType)] == [
+        *("BYTES", "TEXT", "JSON", "MESSAGEPACK")
+    ]

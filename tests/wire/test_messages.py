@@ -1,0 +1,165 @@
+"""Bodies of overlay messages, broadcasts and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from meshwalk.errors import MalformedFrame
+from meshwalk.wire.messages import (
+    HOPS_MAX,
+    RECORDS_PER_MESSAGE_MAX,
+    Acquaintances,
+    Broadcast,
+    JoinOutcome,
+    JoinReply,
+    JoinRequest,
+    OverlayMessage,
+    Refusal,
+    RefusalCode,
+    SplitReply,
+    SplitRequest,
+    decode_broadcast,
+    decode_overlay,
+    decode_refusal,
+    encode,
+)
+
+from .strategies import HOSTILE, NOT_UTF8, any_bytes, broadcasts, overlay_messages, refusals
+
+DECODERS: list[Callable[[bytes], Any]] = [decode_overlay, decode_broadcast, decode_refusal]
+SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Broadcast | Refusal]] = [
+    (decode_overlay, JoinRequest(b"record", b"token", "192.0.2.1", 3, 10)),
+    (decode_overlay, JoinReply(JoinOutcome.DIAL_ME, 4, b"record")),
+    (decode_overlay, SplitRequest(b"record", b"token", "")),
+    (decode_overlay, SplitReply()),
+    (decode_overlay, Acquaintances([b"record", b"another"])),
+    (decode_broadcast, Broadcast(b"payload", bytes(64), 2)),
+    (decode_refusal, Refusal(RefusalCode.BUSY, "later")),
+]
+
+
+def overlay(value: Any) -> OverlayMessage:
+    return decode_overlay(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize(("decode", "sample"), SAMPLES)
+def test_whole_cut_and_with_junk_after(
+    decode: Callable[[bytes], Any], sample: OverlayMessage | Broadcast | Refusal
+) -> None:
+    body = encode(sample)
+    assert decode(body) == sample
+    for length in range(len(body)):
+        with pytest.raises(MalformedFrame):
+            decode(body[:length])
+    with pytest.raises(MalformedFrame):
+        decode(body + b"\x00")
+
+
+@given(overlay_messages)
+def test_overlay_round_trip(message: OverlayMessage) -> None:
+    assert decode_overlay(encode(message)) == message
+
+
+@given(broadcasts)
+def test_broadcast_round_trip(broadcast: Broadcast) -> None:
+    assert decode_broadcast(encode(broadcast)) == broadcast
+
+
+@given(refusals)
+def test_refusal_round_trip(refusal: Refusal) -> None:
+    assert decode_refusal(encode(refusal)) == refusal
+
+
+@given(overlay_messages)
+def test_elements_of_a_later_version_are_ignored(message: OverlayMessage) -> None:
+    known = msgspec.to_builtins(message, builtin_types=(bytes,))
+    assert overlay([*known, "new", {"a": [1]}, None]) == message
+
+
+@given(any_bytes)
+def test_any_body_is_read_or_malformed(body: bytes) -> None:
+    for decode in DECODERS:
+        try:
+            message = decode(body)
+        except MalformedFrame:
+            continue
+        assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_bodies(decode: Callable[[bytes], Any], body: bytes) -> None:
+    with pytest.raises(MalformedFrame) as caught:
+        decode(body)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", NOT_UTF8.values(), ids=NOT_UTF8.keys())
+def test_text_that_is_not_utf8(text: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        decode_refusal(b"\x93\x01\x01" + text)
+    with pytest.raises(MalformedFrame):
+        decode_overlay(b"\x94\x03\xc4\x00\xc4\x00" + text)
+
+
+@pytest.mark.parametrize("hops", [-1, HOPS_MAX + 1, 2**64 - 1, 1.0, True, None])
+def test_hops_are_bounded(hops: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        overlay([1, b"", b"", "", hops, 0])
+    with pytest.raises(MalformedFrame):
+        overlay([1, b"", b"", "", 0, hops])
+    with pytest.raises(MalformedFrame):
+        overlay([2, 0, hops])
+    with pytest.raises(MalformedFrame):
+        decode_broadcast(msgspec.msgpack.encode([1, b"", bytes(64), hops]))
+
+
+def test_bounds() -> None:
+    assert overlay([5, [b""] * RECORDS_PER_MESSAGE_MAX]) == Acquaintances([b""] * 16)
+    for value in (
+        [5, [b""] * (RECORDS_PER_MESSAGE_MAX + 1)],
+        [5, [b"", "text"]],
+        [5, [bytes(4097)]],
+        [1, bytes(4097), b"", "", 0, 0],
+        [1, b"", bytes(17), "", 0, 0],
+        [1, b"", b"", "a" * 266, 0, 0],
+        [2, 4, 0],
+        [2, -1, 0],
+        [3, b"", b""],
+        [0],
+        [6],
+        [],
+    ):
+        with pytest.raises(MalformedFrame):
+            overlay(value)
+
+
+@pytest.mark.parametrize("length", [0, 63, 65])
+def test_signature_of_a_broadcast_has_64_bytes(length: int) -> None:
+    with pytest.raises(MalformedFrame):
+        decode_broadcast(msgspec.msgpack.encode([1, b"", bytes(length), 0]))
+
+
+def test_unknown_refusal_codes_are_read() -> None:
+    assert decode_refusal(msgspec.msgpack.encode([1, 999])) == Refusal(999)
+
+
+def test_numbers_of_the_enums_are_as_published() -> None:
+    assert {code.name: code.value for code in RefusalCode} == {
+        "NO_HANDLER": 1,
+        "HANDLER_FAILED": 2,
+        "BUSY": 3,
+        "NOT_ALLOWED": 4,
+        "NOT_UNDERSTOOD": 5,
+    }
+    assert {outcome.name: outcome.value for outcome in JoinOutcome} == {
+        "LINKED": 0,
+        "DIAL_ME": 1,
+        "NO_PLACE": 2,
+        "BUSY": 3,
+    }

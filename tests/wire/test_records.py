@@ -1,0 +1,220 @@
+"""Signed things: their bytes, their bounds, and that a signature covers all it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshwalk.errors import InvalidArgument, InvalidRecord
+from meshwalk.identity.keys import (
+    KeyPair,
+    NodeSignatures,
+    is_weak,
+    open_record,
+    sign_record,
+    verify,
+)
+from meshwalk.wire.address import Address
+from meshwalk.wire.records import (
+    RECORD_BYTES_MAX,
+    BroadcastPayload,
+    Domain,
+    PeerRecord,
+    Signed,
+    bytes_to_sign,
+    decode_broadcast_payload,
+    decode_peer_record,
+    decode_signed,
+    encode,
+)
+
+from .strategies import HOSTILE, NOT_UTF8, any_bytes, broadcast_payloads, peer_records, signed_blobs
+
+DECODERS: list[Callable[[bytes], Any]] = [
+    decode_signed,
+    decode_peer_record,
+    decode_broadcast_payload,
+]
+KEYS = KeyPair(bytes(range(32)))
+NETWORK_ID = bytes(range(100, 132))
+SIGNATURES = NodeSignatures(KEYS, NETWORK_ID)
+RECORD = PeerRecord(bytes(KEYS.peer_id), 7, ["tcp://192.0.2.1:55555"])
+
+
+@given(peer_records)
+def test_peer_record_round_trip(record: PeerRecord) -> None:
+    assert decode_peer_record(encode(record)) == record
+
+
+@given(signed_blobs)
+def test_signed_round_trip(signed: Signed) -> None:
+    assert decode_signed(encode(signed)) == signed
+
+
+@given(broadcast_payloads)
+def test_broadcast_payload_round_trip(payload: BroadcastPayload) -> None:
+    assert decode_broadcast_payload(encode(payload)) == payload
+
+
+@given(any_bytes)
+def test_any_bytes_are_a_record_or_invalid(blob: bytes) -> None:
+    for decode in DECODERS:
+        try:
+            record = decode(blob)
+        except InvalidRecord:
+            continue
+        assert decode(encode(record)) == record
+    with pytest.raises(InvalidRecord):
+        open_record(blob, SIGNATURES)
+
+
+@pytest.mark.parametrize("decode", [*DECODERS, lambda blob: open_record(blob, SIGNATURES)])
+@pytest.mark.parametrize("blob", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_records(decode: Callable[[bytes], Any], blob: bytes) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        decode(blob)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", NOT_UTF8.values(), ids=NOT_UTF8.keys())
+def test_text_that_is_not_utf8(text: bytes) -> None:
+    with pytest.raises(InvalidRecord):
+        decode_peer_record(b"\x93\xc4\x20" + bytes(32) + b"\x01\x91" + text)
+
+
+def test_whole_cut_and_with_junk_after() -> None:
+    blob = sign_record(RECORD, SIGNATURES)
+    assert open_record(blob, SIGNATURES) == RECORD
+    for length in range(len(blob)):
+        with pytest.raises(InvalidRecord):
+            open_record(blob[:length], SIGNATURES)
+    with pytest.raises(InvalidRecord):
+        open_record(blob + b"\x00", SIGNATURES)
+
+
+def test_no_byte_of_a_signed_record_may_change() -> None:
+    blob = sign_record(RECORD, SIGNATURES)
+    for at in range(len(blob)):
+        changed = bytearray(blob)
+        changed[at] ^= 0x01
+        with pytest.raises(InvalidRecord):
+            open_record(bytes(changed), SIGNATURES)
+
+
+def test_longest_record() -> None:
+    signed = Signed(bytes(RECORD_BYTES_MAX - 70), bytes(64))
+    assert len(encode(signed)) == RECORD_BYTES_MAX
+    assert decode_signed(encode(signed)) == signed
+    with pytest.raises(InvalidRecord, match="the limit is 4096"):
+        decode_signed(encode(Signed(bytes(RECORD_BYTES_MAX - 69), bytes(64))))
+
+
+def test_eight_of_the_longest_addresses_fit_a_record() -> None:
+    longest = str(Address(".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61]), 65535))
+    record = PeerRecord(bytes(KEYS.peer_id), 2**64 - 1, [longest] * 8)
+    assert open_record(sign_record(record, SIGNATURES), SIGNATURES) == record
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [bytes(31), 1, []],
+        [bytes(33), 1, []],
+        ["a" * 32, 1, []],
+        [bytes(32), -1, []],
+        [bytes(32), 1, ["a"] * 9],
+        [bytes(32), 1, ["a" * 266]],
+        [bytes(32), 1, [b"a"]],
+        [bytes(32), 1, "a"],
+        [bytes(32)],
+        [],
+    ],
+)
+def test_bounds_of_a_peer_record(value: list[Any]) -> None:
+    with pytest.raises(InvalidRecord):
+        decode_peer_record(msgspec.msgpack.encode(value))
+
+
+def test_elements_of_a_later_version_are_covered_by_the_signature() -> None:
+    """An old reader ignores them, but must verify the payload as it came."""
+    payload = msgspec.msgpack.encode([bytes(KEYS.peer_id), 7, ["tcp://192.0.2.1:55555"], "new"])
+    blob = encode(Signed(payload, SIGNATURES.sign(Domain.PEER_RECORD, payload)))
+    assert open_record(blob, SIGNATURES) == RECORD
+
+
+def test_addresses_that_cannot_be_dialled_are_left_out() -> None:
+    good = ["tcp://192.0.2.1:1", "tcp://[2001:db8::1]:2", "tcp://example.com:3"]
+    bad = ["", "tcp://192.0.2.1", "tcp://0.0.0.0:1", "tcp://[::]:1", "tcp://192.0.2.1:0"]
+    local = ["tcp://[fe80::1%eth0]:1"]
+    assert [
+        str(address)
+        for texts in (good, bad, local)
+        for address in PeerRecord(bytes(32), 1, texts).parsed_addresses()
+    ] == good
+
+
+@given(st.lists(st.text(max_size=30), max_size=8))
+def test_any_address_texts_are_parsed_or_left_out(texts: list[str]) -> None:
+    assert len(PeerRecord(bytes(32), 1, texts).parsed_addresses()) <= len(texts)
+
+
+# What a signature covers.
+
+
+def test_bytes_to_sign() -> None:
+    assert bytes_to_sign(Domain.PEER_RECORD, NETWORK_ID, b"payload") == (
+        b"meshwalk/1 peer " + NETWORK_ID + b"payload"
+    )
+    assert {len(domain.value) for domain in Domain} == {16}
+
+
+def test_signature_counts_in_its_domain_network_and_payload_only() -> None:
+    signature = SIGNATURES.sign(Domain.PEER_RECORD, b"payload")
+    elsewhere = NodeSignatures(KEYS, bytes(32))
+    me, other = KEYS.peer_id, KeyPair(bytes(32)).peer_id
+    assert SIGNATURES.verify(Domain.PEER_RECORD, me, signature, b"payload")
+    assert not SIGNATURES.verify(Domain.BROADCAST, me, signature, b"payload")
+    assert not SIGNATURES.verify(Domain.PEER_RECORD, me, signature, b"payloae")
+    assert not SIGNATURES.verify(Domain.PEER_RECORD, other, signature, b"payload")
+    assert not elsewhere.verify(Domain.PEER_RECORD, me, signature, b"payload")
+
+
+def test_a_record_about_another_peer_is_refused() -> None:
+    record = PeerRecord(bytes(KeyPair(bytes(32)).peer_id), 7, [])
+    with pytest.raises(InvalidRecord, match="not by the peer"):
+        open_record(sign_record(record, SIGNATURES), SIGNATURES)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
+def test_verify_never_raises(length: int) -> None:
+    signature = KEYS.sign(b"data")
+    assert not verify(bytes(length), signature, b"data")
+    assert not verify(b"\xff" * length, signature, b"data")
+    assert not verify(KEYS.peer_id, signature[:length] + b"\x00", b"data")
+
+
+@pytest.mark.parametrize(
+    "y", [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18], ids=["0", "1", "p-1", "p", "p+1"]
+)
+@pytest.mark.parametrize("sign", [0, 1])
+def test_keys_under_which_anybody_can_sign_are_refused(y: int, sign: int) -> None:
+    """Points of small order; the two of order 8 are in the list as well."""
+    weak = (y | sign << 255).to_bytes(32, "little")
+    assert is_weak(weak)
+    neutral = (1).to_bytes(32, "little")
+    assert not any(verify(weak, neutral + bytes(32), b"%d" % i) for i in range(8))
+
+
+def test_ordinary_keys_are_not_weak() -> None:
+    assert not any(is_weak(KeyPair(bytes([i]) * 32).peer_id) for i in range(16))
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_private_keys_have_32_bytes(length: int) -> None:
+    with pytest.raises(InvalidArgument):
+        KeyPair(bytes(length))
