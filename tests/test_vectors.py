@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from meshwalk.errors import InvalidArgument, InvalidRecord, MalformedFrame
 from meshwalk.identity.keys import KeyPair, NodeSignatures, open_record, verify
 from meshwalk.identity.network import Network
-from meshwalk.wire import messages, records
+from meshwalk.wire import frames, messages, records
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.peerid import PeerId
@@ -185,3 +187,44 @@ def test_malformed_inputs() -> None:
         for vector in vectors[name]:
             with pytest.raises(error):
                 parse(bytes.fromhex(vector["hex"]))
+
+
+# docs/protocol.md.
+
+PAGE = (ROOT / "docs" / "protocol.md").read_text()
+STRUCTS: list[type[msgspec.Struct]] = [
+    *get_args(frames.Frame),
+    *get_args(messages.OverlayMessage),
+    messages.Broadcast,
+    messages.Refusal,
+    records.Signed,
+    PeerRecord,
+    BroadcastPayload,
+]
+ENUMS: list[type[enum.IntEnum]] = [
+    frames.Purpose,
+    frames.Channel,
+    frames.ContentType,
+    frames.CloseReason,
+    messages.JoinOutcome,
+    messages.RefusalCode,
+]
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_the_page_has_a_row_for_every_field(struct: type[msgspec.Struct]) -> None:
+    tag = struct.__struct_config__.tag
+    title = f"**{struct.__name__}**" if tag is None else f"### {struct.__name__}, tag {tag}\n"
+    section = PAGE.partition(title)[2]
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table is not None
+    rows = [line.split("|")[1:3] for line in table[0].splitlines()[2:]]
+    names = ["tag"] if tag is not None else []
+    names += struct.__struct_fields__
+    assert [(int(number), name.strip()) for number, name in rows] == list(enumerate(names))
+
+
+@pytest.mark.parametrize("numbers", ENUMS)
+def test_the_page_has_a_row_for_every_number(numbers: type[enum.IntEnum]) -> None:
+    for member in numbers:
+        assert f"\n| {member.name} | {member.value} |" in PAGE

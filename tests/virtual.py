@@ -2,6 +2,10 @@
 
 Every node has a host of its own, frames cross with a latency drawn from the seed, pipes keep
 order, and every frame is encoded and decoded on its way. Nothing is real but the protocol.
+
+What cannot cross (the receiver is stalled, or a partition lies between) waits and crosses later,
+as TCP would have it, unless the pipe has ended by then. Dials across a partition, to a firewalled
+node, or to one that vanished, are never answered; those to one that crashed are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +19,16 @@ from random import Random
 
 from meshwalk.config import Config
 from meshwalk.events import Delivery, Event, NeighbourDown, NeighbourUp
-from meshwalk.proto.effects import Deliver, Dial, Effect, Happened, Send, Shut
+from meshwalk.proto.effects import (
+    Deliver,
+    Dial,
+    Effect,
+    ForgetPeer,
+    Happened,
+    SavePeer,
+    Send,
+    Shut,
+)
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.wire.address import Address
@@ -54,6 +67,11 @@ class VirtualNode:
         self.core = core
         self.is_up = True
         self.listens = True
+        self.is_stalled = False
+        self.is_firewalled = False
+        self.has_vanished = False
+        self.side = 0
+        """Which part of a partitioned network it is in."""
         self.deliveries: list[Delivery] = []
         self.events: list[Event] = []
         self.effects: list[Effect] = []
@@ -71,6 +89,10 @@ class VirtualNode:
         for effect in effects:
             self.network.perform(self, effect)
         self.most_links = max(self.most_links, len(self.neighbours))
+        self.arm()
+
+    def arm(self) -> None:
+        """Have the machine called when it wants to be."""
         at = self.core.deadline()
         if at is not None and (self.armed is None or at < self.armed):
             self.armed = at
@@ -83,6 +105,40 @@ class VirtualNode:
 
     def join(self, other: VirtualNode, expected: PeerId | None = None) -> None:
         self.do(self.core.join(other.address, expected, self.network.now))
+
+    def saved(self) -> list[BookEntry]:
+        """The address book as a store would have kept it, for a node that starts later."""
+        kept: dict[PeerId, SavePeer] = {}
+        for effect in self.effects:
+            if isinstance(effect, SavePeer):
+                kept[effect.peer] = effect
+            elif isinstance(effect, ForgetPeer):
+                kept.pop(effect.peer, None)
+        entries = []
+        for peer, saved in kept.items():
+            entry = self.core.overlay.book.entries.get(peer)
+            sequence, addresses = (
+                (entry.sequence, entry.addresses) if entry is not None else (0, ())
+            )
+            entries.append(
+                BookEntry(
+                    peer,
+                    saved.record,
+                    sequence,
+                    addresses,
+                    "store",
+                    saved.last_seen - UNIX_OFFSET_S,
+                    saved.verified,
+                    Address.parse(saved.address) if saved.address else None,
+                    saved.failures,
+                )
+            )
+        return entries
+
+    def leave(self) -> None:
+        """Stop in good order: its pipes end once the peers have heard."""
+        self.do(self.core.leave(self.network.now))
+        self.listens = False
 
     def broadcast(self, body: bytes) -> int:
         sequence, effects = self.core.broadcast("", ContentType.BYTES, body, self.network.now)
@@ -100,6 +156,14 @@ class PipeEnd:
         self.is_open = True
         self.arrives_at = 0.0
         self.reader = FrameReader()
+        self.held: list[Callable[[], None]] = []
+        """What could not cross yet."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing can arrive here now."""
+        assert self.other is not None
+        return self.node.is_stalled or self.node.side != self.other.node.side
 
 
 class VirtualNetwork:
@@ -111,6 +175,9 @@ class VirtualNetwork:
         self.latency = latency
         self.nodes: dict[str, VirtualNode] = {}
         self.frames: Counter[str] = Counter()
+        self.frames_by_node: Counter[str] = Counter()
+        self.dials: list[tuple[float, VirtualNode, Dial]] = []
+        """Every dial: when, who, what."""
         self.steps = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = count()
@@ -121,9 +188,10 @@ class VirtualNetwork:
         known: list[BookEntry] | None = None,
         *,
         listens: bool = True,
+        is_firewalled: bool = False,
         seed: int | None = None,
     ) -> VirtualNode:
-        """Start a node on a host of its own."""
+        """Start a node on a host of its own. A firewalled one announces an address in vain."""
         number = len(self.nodes) + 1
         host = f"10.{number >> 16}.{(number >> 8) & 255}.{number & 255}"
         key = self.rng.getrandbits(256) if seed is None else Random(seed).getrandbits(256)
@@ -137,10 +205,21 @@ class VirtualNetwork:
         )
         node = VirtualNode(self, host, core)
         node.listens = listens
+        node.is_firewalled = is_firewalled
         self.nodes[host] = node
         core.listening((node.address,) if listens else (), self.now)
         node.do(core.start(known or [], self.now))
         return node
+
+    def grow(self, count: int, config: Config | None = None, spacing_s: float = 0.05) -> None:
+        """That many nodes, each joining through the first, one after the other."""
+        for _ in range(count):
+            node = self.add(config)
+            first = next(iter(self.nodes.values()))
+            if node is not first:
+                node.join(first)
+            if spacing_s:
+                self.run(spacing_s)
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (max(when, self.now), next(self._sequence), what))
@@ -162,11 +241,45 @@ class VirtualNetwork:
             what()
         return True
 
-    def crash(self, node: VirtualNode) -> None:
-        """The node stops at once; its peers see their pipes break."""
+    def crash(self, node: VirtualNode, *, silently: bool = False) -> None:
+        """The node stops at once; its peers see their pipes break, unless it vanishes silently."""
         node.is_up = False
+        node.has_vanished = silently
         for end in list(node.ends.values()):
-            self._break(end)
+            if silently:
+                end.is_open = False
+            else:
+                self._break(end)
+
+    def stall(self, node: VirtualNode) -> None:
+        """The node reads nothing more; its peers' drivers notice at once."""
+        node.is_stalled = True
+        for end in list(node.ends.values()):
+            if end.other is not None:
+                end.other.node.core.stalled(end.other.link, self.now)
+                end.other.node.arm()
+
+    def resume(self, node: VirtualNode) -> None:
+        """It reads again, and what waited arrives."""
+        node.is_stalled = False
+        for end in list(node.ends.values()):
+            if end.other is not None:
+                end.other.node.core.resumed(end.other.link)
+        self._release()
+
+    def partition(self, *parts: list[VirtualNode]) -> None:
+        """Nothing crosses between these parts, until they are joined by naming one part or none."""
+        for node in self.nodes.values():
+            node.side = next((i for i, part in enumerate(parts) if node in part), 0)
+        self._release()
+
+    def _release(self) -> None:
+        for node in self.up:
+            for end in list(node.ends.values()):
+                if not end.is_cut:
+                    held, end.held = end.held, []
+                    for arrive in held:
+                        self.at(self.now, arrive)
 
     def perform(self, node: VirtualNode, effect: Effect) -> None:
         kind = type(effect)
@@ -192,9 +305,18 @@ class VirtualNetwork:
         return self.rng.uniform(*self.latency)
 
     def _dial(self, node: VirtualNode, dial: Dial) -> None:
+        self.dials.append((self.now, node, dial))
+
         def arrive() -> None:
             target = self.nodes.get(dial.address.host)
             remote = Address(node.address.host, 40000 + dial.link % 20000)
+            if target is not None and (
+                target.has_vanished
+                or target.is_stalled
+                or target.side != node.side
+                or (target.is_firewalled and target.is_up)
+            ):
+                return  # nobody says anything: the machines must give up by themselves
             number = None
             if target is not None and target.is_up and target.listens and node.is_up:
                 number = target.core.admit(remote, self.now)
@@ -208,9 +330,11 @@ class VirtualNetwork:
             here, there = PipeEnd(node, dial.link), PipeEnd(target, number)
             here.other, there.other = there, here
             target.ends[number] = there
+            # Nothing that the acceptor says arrives before the dialler's handshake has ended.
+            here.arrives_at = self.now + self._delay()
+            self.at(here.arrives_at, lambda: establish(here))
             host = target.address.host
             target.do(target.core.secured(number, node.core.me, remote, host, self.now))
-            self.at(self.now + self._delay(), lambda: establish(here))
 
         def establish(here: PipeEnd) -> None:
             assert here.other is not None
@@ -229,20 +353,20 @@ class VirtualNetwork:
         self.at(self.now + self._delay(), arrive)
 
     def _send(self, node: VirtualNode, send: Send) -> None:
+        self.frames[type(send.frame).__name__] += 1
+        self.frames_by_node[node.address.host] += 1
         end = node.ends.get(send.link)
         if end is None or end.other is None or not end.is_open:
             return
-        self.frames[type(send.frame).__name__] += 1
         data = encode_frame(send.frame)
         other = end.other
-        other.arrives_at = max(other.arrives_at, self.now + self._delay())
 
         def arrive() -> None:
             if other.is_open and other.node.is_up:
                 frames = other.reader.feed(data)
                 other.node.do(other.node.core.receive(other.link, frames, self.now))
 
-        self.at(other.arrives_at, arrive)
+        self._cross(other, arrive)
 
     def _break(self, end: PipeEnd) -> None:
         end.is_open = False
@@ -250,7 +374,6 @@ class VirtualNetwork:
         other = end.other
         if other is None:
             return
-        other.arrives_at = max(other.arrives_at, self.now + self._delay())
 
         def arrive() -> None:
             if other.is_open and other.node.is_up:
@@ -258,7 +381,18 @@ class VirtualNetwork:
                 other.node.ends.pop(other.link, None)
                 other.node.do(other.node.core.lost(other.link, "", self.now))
 
-        self.at(other.arrives_at, arrive)
+        self._cross(other, arrive)
+
+    def _cross(self, to: PipeEnd, arrive: Callable[[], None]) -> None:
+        to.arrives_at = max(to.arrives_at, self.now + self._delay())
+
+        def arrive_or_wait() -> None:
+            if to.is_cut or to.held:
+                to.held.append(arrive)
+            else:
+                arrive()
+
+        self.at(to.arrives_at, arrive_or_wait)
 
     # Global truths.
 

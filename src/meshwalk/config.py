@@ -28,7 +28,7 @@ class LinkConfig(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout_s: float = 5.0
     """From the TCP connection to the end of TLS. guess: 10 round trips of a slow path."""
     connect_timeout_s: float = 5.0
-    """For the TCP connection itself. guess: one lost SYN (RFC 6298 section 2: 1 s) and a slow path."""
+    """For the TCP connection itself. guess: one lost SYN (RFC 6298: 1 s) and a slow path."""
     hello_timeout_s: float = 5.0
     """From the end of TLS to the peer's hello. guess, as the handshake."""
     ping_interval_s: float = 5.0
@@ -123,7 +123,7 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses of one peer that are tried. guess."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.links_min, "a node keeps at least one link")
+        _require(self.links_min >= 1, "a node keeps at least one link")
         _require(self.links_min + 2 <= self.links_max, "links_max must be links_min + 2 or more")
         _require(self.forced_hops < self.walk_hops, "a walk must be longer than its forced hops")
         _require(self.walk_hops < 64, "a walk has fewer than 64 hops")
@@ -167,6 +167,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     history_max: int = 100_000
     """Messages kept; older ones go first. guess: about 30 MiB."""
+    history_body_bytes_max: int = 16 << 10
+    """Longer bodies are noted without their bytes: history is for people. guess."""
     queue_max: int = 10_000
     """Writes that wait for the disk; more are dropped and counted. guess: 2 s of a slow disk."""
 

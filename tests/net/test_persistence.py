@@ -15,7 +15,12 @@ import pytest
 
 from meshwalk.config import StoreConfig
 from meshwalk.errors import Closed, StoreError, StoreFull, StoreInUse
-from meshwalk.net.persistence import Persistence, PersistenceStatistics
+from meshwalk.net.persistence import (
+    OPEN_PAUSE_MAX_S,
+    OPEN_TRIES,
+    Persistence,
+    PersistenceStatistics,
+)
 from meshwalk.store.database import FILE_NAME, Database
 
 SMALL = StoreConfig(queue_max=10)
@@ -242,6 +247,31 @@ async def test_open_raises_what_the_store_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file"):
         await Persistence.open(tmp_path / "file", SMALL)
+    await store.close()
+
+
+async def test_open_tries_again_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = Database.open(tmp_path)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(delay_s: float) -> None:
+        pauses.append(delay_s)
+        await sleep(0)
+
+    monkeypatch.setattr("asyncio.sleep", pause)
+    with pytest.raises(StoreInUse):
+        await Persistence.open(tmp_path, SMALL)
+    assert len(pauses) == OPEN_TRIES - 1
+    assert 0 <= min(pauses) < max(pauses) <= OPEN_PAUSE_MAX_S
+
+    async def let_go(delay_s: float) -> None:
+        holder.close()
+
+    monkeypatch.setattr("asyncio.sleep", let_go)
+    store = await Persistence.open(tmp_path, SMALL)
     await store.close()
 
 

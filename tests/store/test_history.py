@@ -1,8 +1,12 @@
-"""The message history on disk."""
+"""The message history on disk, and what a sudden death leaves of it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -114,3 +118,66 @@ def test_a_row_from_nowhere_is_a_store_error(database: Database) -> None:
     database.execute("UPDATE messages SET content = 77")
     with pytest.raises(StoreError, match="content type"):
         recent(database, 10)
+
+
+DEATH = """
+import os, random, signal, sys
+from pathlib import Path
+from meshwalk.store.database import Database
+from meshwalk.store.history import StoredMessage, append
+from meshwalk.wire.peerid import PeerId
+
+folder, rng = Path(sys.argv[1]), random.Random(7)
+
+def write(pipe, size):
+    database = Database.open(folder)
+    number = database.query("SELECT count(*) FROM messages")[0][0]
+    while True:
+        message = StoredMessage(
+            origin=PeerId(bytes(32)), at=0.0, kind="broadcast", body=bytes(size), sequence=number
+        )
+        append(database, [message])
+        os.write(pipe, b"%9d" % number)
+        number += 1
+
+acknowledged = -1
+for turn in range(20):
+    acks, pipe = os.pipe()
+    size = rng.choice([10, 5_000, 60_000])  # the larger ones make the log move into the file
+    child = os.fork()
+    if not child:
+        try:
+            write(pipe, size)
+        finally:
+            os._exit(1)
+    os.close(pipe)
+    for _ in range(rng.choice([0, 1, rng.randrange(200)])):
+        acknowledged = int(os.read(acks, 9))
+    for _ in range(rng.randrange(100_000)):
+        pass
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the writer ended by itself"
+    while ack := os.read(acks, 9):
+        acknowledged = int(ack)
+    os.close(acks)
+    database = Database.open(folder)
+    assert database.query("PRAGMA integrity_check") == [("ok",)]
+    numbers = [row[0] for row in database.query("SELECT sequence FROM messages ORDER BY id")]
+    assert numbers == list(range(len(numbers))), numbers
+    assert len(numbers) > acknowledged, (len(numbers), acknowledged)
+    database.execute("UPDATE messages SET body = x''")  # keeps the checks fast
+    database.close()
+assert acknowledged > 100
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the writer is a fork")
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEATH, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -132,6 +132,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_at = float("inf")
+        self._timers_seen = -1
         self._dirty: list[Connection] = []
         self._flush_scheduled = False
         self._last_frame: Frame | None = None
@@ -170,7 +171,8 @@ class Driver:
                     waiter.set_result((effect.content, effect.body))
             else:
                 self._perform_rare(effect)
-        self.arm()
+        if self.core.timers.changes != self._timers_seen:
+            self.arm()
 
     def command(self, effects: list[Effect]) -> None:
         """Perform what a call of the application led to; frames go out at the loop's next turn."""
@@ -188,6 +190,7 @@ class Driver:
 
     def arm(self) -> None:
         """Set the timer for the machines' next deadline if it is earlier than the one set."""
+        self._timers_seen = self.core.timers.changes
         at = self.core.deadline()
         if at is None or at >= self._armed_at:
             return  # a timer that comes too early finds nothing due and is set again
@@ -390,6 +393,7 @@ class Driver:
     def _tick(self) -> None:
         self._armed_at = float("inf")
         self.perform(self.core.tick(self.clock()))
+        self.arm()
         self.flush()
 
     def _flush_scheduled_now(self) -> None:

@@ -255,7 +255,7 @@ class Node:
         driver = self._running
         sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
         driver.command(effects)
-        if self._storage is not None:
+        if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, sequence, topic, content, data)
         if self._must_yield(len(data)):
             driver.flush()
@@ -272,6 +272,8 @@ class Node:
         content, data = encode_body(body)
         driver = self._running
         driver.command(driver.core.send(peer, type, content, data, driver.clock()))
+        if self._storage is not None and self._storage.keeps_history:
+            self._storage.sent(self.id, 0, type, content, data, peer)
         if self._must_yield(len(data)):
             driver.flush()
             await asyncio.sleep(0)
@@ -355,7 +357,7 @@ class Node:
             log.warning("dropped a message of %s: %s", delivery.origin.short, error)
             self._dropped += 1
             return
-        if self._storage is not None:
+        if self._storage is not None and self._storage.keeps_history:
             self._storage.received(delivery)
         if not self._messages:
             return

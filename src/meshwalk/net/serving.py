@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -61,24 +62,26 @@ class Serving:
         except MalformedFrame as error:
             _refuse(ask, driver, RefusalCode.NOT_UNDERSTOOD, str(error))
             return
-        try:
+        with _users_code(ask, driver):
             result = handler(Request(ask.peer, ask.type, body))
-        except Exception:  # door: a user's call-back may raise anything; logged, and the asker told
-            _failed(ask, driver)
-            return
-        if inspect.isawaitable(result):
-            self._own(asyncio.get_running_loop().create_task(_answer_later(ask, driver, result)))
-        else:
-            _answer(ask, driver, result)
+            if inspect.isawaitable(result):
+                later = _answer_later(ask, driver, result)
+                self._own(asyncio.get_running_loop().create_task(later))
+            else:
+                _answer(ask, driver, result)
 
 
 async def _answer_later(ask: Ask, driver: Driver, result: Awaitable[Any]) -> None:
+    with _users_code(ask, driver):
+        _answer(ask, driver, await result)
+
+
+@contextmanager
+def _users_code(ask: Ask, driver: Driver) -> Iterator[None]:
     try:
-        body = await result
-    except Exception:  # door: a user's call-back may raise anything; logged, and the asker told
+        yield
+    except Exception:  # noqa: BLE001 # door: a user's handler may raise anything; logged and told
         _failed(ask, driver)
-    else:
-        _answer(ask, driver, body)
 
 
 def _answer(ask: Ask, driver: Driver, body: Any) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from meshwalk.config import Config
 from meshwalk.errors import InvalidAddress, InvalidRecord, StoreError
 from meshwalk.events import Delivery
@@ -34,7 +36,7 @@ class NodeStorage:
         self._peers: list[StoredPeer] = []
         self._persistence = persistence
         self._config = config
-        self._keeps_history = keeps_history
+        self.keeps_history = keeps_history
         self._since_pruned = 0
 
     @classmethod
@@ -122,8 +124,8 @@ class NodeStorage:
 
     async def history(self, limit: int, topic: str | None = None) -> list[StoredMessage]:
         """The newest messages, oldest of them first."""
-        found: list[StoredMessage] = await self._persistence.call(history.recent, limit, topic)
-        return found
+        newest_first = await self._persistence.call(history.recent, limit, topic)
+        return newest_first[::-1]
 
     def statistics(self) -> PersistenceStatistics:
         """Counts of the store's writer."""
@@ -134,13 +136,15 @@ class NodeStorage:
         await self._persistence.close()
 
     def _note(self, message: StoredMessage) -> None:
-        if not self._keeps_history:
-            return
+        if len(message.body) > self._config.store.history_body_bytes_max:
+            message = msgspec.structs.replace(message, body=b"")
         self._persistence.post(history.append, [message])
         self._since_pruned += 1
         if self._since_pruned >= PRUNE_EVERY:
             self._since_pruned = 0
             self._persistence.post(history.prune, self._config.store.history_max)
+            # A dropped write may have left a peer behind that the book has forgotten.
+            self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
 
 
 def _entry(peer: StoredPeer, unix_offset_s: float) -> BookEntry | None:

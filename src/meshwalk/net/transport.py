@@ -23,7 +23,7 @@ class PipeReader(Protocol):
     """The owner of a pipe."""
 
     def received(self, data: memoryview) -> None:
-        """Bytes arrived. `data` is valid during the call only: its buffer is shared by all pipes."""
+        """Bytes arrived. `data` is valid during the call only: all pipes share its buffer."""
 
     def stalled(self) -> None:
         """More than the high mark waits to be sent, because the peer does not read."""
@@ -74,7 +74,7 @@ class Acceptor(Protocol):
     """Who decides about incoming connections: first by host alone, then as authenticated pipes."""
 
     def admit(self, remote: Address) -> int | None:
-        """Take a connection into the handshake as the link so numbered, or None: close it unread."""
+        """Take a connection into the handshake as the link so numbered; None: close it unread."""
 
     def handshake_failed(self, link: int, why: str) -> None:
         """The admitted connection did not become a pipe; its place is free again."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from meshwalk.config import Config
-from meshwalk.proto.effects import Dial, Effect, Send
+from meshwalk.proto.effects import Dial, Effect, Send, Shut
 from meshwalk.proto.link import Ended, Link, LinkState, News
 from meshwalk.proto.rate import TokenBucket
 from meshwalk.proto.timers import Timers
@@ -72,7 +72,8 @@ class Connections:
     def admit(self, remote: Address, now: float) -> int | None:
         """A stranger's connection, before it is read: the number of its link, or None: refused."""
         limits = self._config.connections
-        if len(self.links) >= limits.total_max:
+        # Strangers never take the room in which this node dials for links of its own.
+        if len(self.links) >= limits.total_max - self._config.overlay.links_max:
             self.refused["total"] += 1
         elif self._half_open >= limits.half_open_max:
             self.refused["half open"] += 1
@@ -113,6 +114,9 @@ class Connections:
         link = self.links.get(number)
         if link is None or link.state is not LinkState.SECURING:
             return None
+        if link.expected is not None and peer != link.expected:
+            self._out.append(Shut(number, at_once=True))
+            return self._after(link, link.lost("another peer answered", not_admitted=True))
         self._forget_host(link)
         link.remote = remote
         self._hosts[remote.host] += 1
@@ -225,6 +229,7 @@ class Connections:
             self._dialling += 1
         else:
             self._half_open += 1
+        self._arm(link)
         return link
 
     def _after(self, link: Link, news: News | None) -> LinkNews:
@@ -236,9 +241,13 @@ class Connections:
             self._dialling -= 1
         if link.state is LinkState.CLOSED:
             self._remove(link)
-        elif (at := link.deadline()) is not None:
-            self._timers.set((TIMER, link.number), at)
+        else:
+            self._arm(link)
         return (link, news) if news is not None else None
+
+    def _arm(self, link: Link) -> None:
+        if (at := link.deadline()) is not None:
+            self._timers.set((TIMER, link.number), at)
 
     def _never_opened(self, link: Link) -> None:
         if link.outbound:

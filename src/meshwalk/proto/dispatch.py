@@ -1,8 +1,11 @@
 """Messages between the applications of two peers: one way, or a request and its reply.
 
-A request is answered by the message whose `in_reply_to` is its id, over the same link, within its
+A request is answered by the message whose `in_reply_to` is its id, from the same peer, within its
 deadline. A reply that comes late, twice, or unasked is counted and dropped. A request that nobody
 here answers is refused with a code, never with silence.
+
+When both ends have dialled, requests that went over the link which is dropped are answered over
+the one that stays, so that whoever asks as soon as a neighbour is up gets a reply.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from meshwalk.config import RequestConfig
 from meshwalk.errors import MalformedFrame
 from meshwalk.events import Delivery
 from meshwalk.proto.effects import Answered, Ask, Unanswered, Why
-from meshwalk.proto.link import Link
+from meshwalk.proto.link import Link, printable
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import Channel, CloseReason, ContentType, Message, Purpose
 from meshwalk.wire.messages import Refusal, RefusalCode, decode_refusal, encode
@@ -65,9 +68,10 @@ class Dispatch:
         self._new_id = new_id
         self._timers = timers
         self._asked: dict[int, Link] = {}
-        """Own requests that wait, by id."""
+        """Own requests that wait, by id: the link whose end ends them."""
         self._serving: dict[tuple[int, int], Link] = {}
-        """Requests of others that are being answered, by link number and id."""
+        """Requests of others that are being answered, by the number of the link they came over
+        and id: the link to answer over."""
         self._served: Counter[PeerId] = Counter()
 
     @property
@@ -128,8 +132,11 @@ class Dispatch:
 
     # Inputs.
 
-    def receive(self, link: Link, message: Message, now: float) -> list[DispatchEffect]:
-        """A message for the application, or a refusal."""
+    def receive(
+        self, link: Link, message: Message, now: float, heir: Link | None = None
+    ) -> list[DispatchEffect]:
+        """A message for the application, or a refusal. `heir`: the link that has replaced `link`,
+        when that one is closing."""
         if message.in_reply_to:
             return self._on_reply(link, message)
         peer = link.peer
@@ -151,25 +158,36 @@ class Dispatch:
                     )
                 )
             ]
+        over = link if link.is_open else heir
+        if over is None:
+            self.counts["too late"] += 1  # its answer would find no way back
+            return []
         if self._served[peer] >= self._config.served_per_peer_max:
             self.counts["busy"] += 1
             text = "too many requests are being answered"
-            return [self._refusal(link, message.id, RefusalCode.BUSY, text, now)]
+            return [self._refusal(over, message.id, RefusalCode.BUSY, text, now)]
         if (link.number, message.id) in self._serving:
             return [Fault(CloseReason.PROTOCOL, "a request's id is used twice")]
         self.counts["asked"] += 1
-        self._serving[link.number, message.id] = link
+        self._serving[link.number, message.id] = over
         self._served[peer] += 1
         return [Ask(link.number, message.id, peer, message.type, message.content, message.body)]
 
-    def link_gone(self, link: Link) -> list[DispatchEffect]:
-        """A link has ended: nobody answers over it, and nobody waits for our answers."""
+    def link_gone(self, link: Link, heir: Link | None = None) -> list[DispatchEffect]:
+        """A link has ended. Without an heir to the same peer nobody answers over it any more, and
+        nobody waits for our answers."""
         gone: list[DispatchEffect] = []
         for id in [i for i, asked in self._asked.items() if asked is link]:
+            if heir is not None:
+                self._asked[id] = heir
+                continue
             self.abandon(id)
             gone.append(Unanswered(id, Why.LINK_LOST))
-        for key in [k for k in self._serving if k[0] == link.number]:
-            self._done(*key)
+        for key in [k for k, over in self._serving.items() if over is link]:
+            if heir is not None:
+                self._serving[key] = heir
+            else:
+                self._done(*key)
         return gone
 
     def tick(self, request: int) -> list[DispatchEffect]:
@@ -182,7 +200,8 @@ class Dispatch:
     # What the above share.
 
     def _on_reply(self, link: Link, message: Message) -> list[DispatchEffect]:
-        if self._asked.get(message.in_reply_to) is not link:
+        asked = self._asked.get(message.in_reply_to)
+        if asked is None or asked.peer != link.peer:
             self.counts["unasked replies"] += 1
             return []
         self.abandon(message.in_reply_to)
@@ -195,7 +214,7 @@ class Dispatch:
         except MalformedFrame as error:
             why = Unanswered(message.in_reply_to, Why.LINK_LOST)
             return [why, Fault(CloseReason.MALFORMED, str(error))]
-        return [Unanswered(message.in_reply_to, Why.REFUSED, refusal.code, refusal.text)]
+        return [Unanswered(message.in_reply_to, Why.REFUSED, refusal.code, printable(refusal.text))]
 
     def _done(self, link: int, request: int) -> Link | None:
         asker = self._serving.pop((link, request), None)

@@ -2,8 +2,9 @@
 
 Each origin counts its broadcasts; (origin, epoch, sequence) names one. A node remembers for each
 origin which numbers it has seen: those up to `floor`, and a few above it. That costs one entry per
-origin instead of one per message, and what is below the window counts as seen, so nothing is ever
-delivered twice however long it circulates.
+origin instead of one per message, and what is below the window counts as seen. An origin is
+remembered until everything it has sent is stale; if the table overflows first, unknown origins must
+be newer than whom it pushed out. So nothing is ever delivered twice, however long it circulates.
 
 Over links that keep order, with every node passing on each message as it first comes, an origin's
 broadcasts reach everyone in the order of their numbers as long as no link changes meanwhile: each
@@ -64,30 +65,28 @@ GossipEffect: TypeAlias = Flood | Hand | Blame
 class SeenNumbers:
     """Which of one origin's numbers have come, in one epoch."""
 
-    __slots__ = ("above", "epoch", "floor", "heard_at")
+    __slots__ = ("above", "epoch", "floor", "keep_until", "newest_ms")
 
-    def __init__(self, epoch: int, first: int, window: int, now: float) -> None:
+    def __init__(self, epoch: int, first: int, window: int) -> None:
         self.epoch = epoch
         # Smaller numbers may still be on their way when an origin is first heard of.
         self.floor = max(0, first - 1 - window)
         self.above: set[int] = set()
-        self.heard_at = now
+        self.keep_until = 0.0
+        self.newest_ms = 0
 
     def add(self, number: int, window: int) -> bool:
         """Note a number; false when it counts as seen."""
         if number <= self.floor or number in self.above:
             return False
-        if number == self.floor + 1:
-            self.floor = number
-            while self.above and self.floor + 1 in self.above:
-                self.floor += 1
-                self.above.discard(self.floor)
-            return True
         self.above.add(number)
         if len(self.above) > 2 * window:
             # Gaps this old will not be filled: what is missing below counts as seen.
-            self.floor = max(self.above) - window
+            self.floor = max(self.floor, max(self.above) - window)
             self.above = {n for n in self.above if n > self.floor}
+        while self.floor + 1 in self.above:
+            self.floor += 1
+            self.above.discard(self.floor)
         return True
 
 
@@ -105,6 +104,8 @@ class Gossip:
         self._sequence = 0
         # Ordered by when each origin was last heard: the first is the one to forget.
         self._seen: dict[bytes, SeenNumbers] = {}
+        # The newest that was sent by an origin that had to make place in the table.
+        self._pushed_out_ms = 0
 
     @property
     def origins(self) -> int:
@@ -179,7 +180,9 @@ class Gossip:
         if age_s > self._config.age_max_s or age_s < -self._config.clock_skew_max_s:
             return "stale"
         seen = self._seen.get(payload.origin)
-        if seen is None or payload.epoch > seen.epoch:
+        if seen is None:
+            return "unknown and old" if payload.sent_at_ms <= self._pushed_out_ms else None
+        if payload.epoch > seen.epoch or seen.keep_until < now:
             return None
         if payload.epoch < seen.epoch:
             return "earlier run"
@@ -189,15 +192,22 @@ class Gossip:
 
     def _note(self, payload: BroadcastPayload, now: float) -> None:
         window = self._config.window
-        seen = self._seen.pop(payload.origin, None)
-        if seen is None or payload.epoch > seen.epoch:
-            seen = SeenNumbers(payload.epoch, payload.sequence, window, now)
+        before = self._seen.pop(payload.origin, None)
+        seen = before
+        if seen is None or payload.epoch > seen.epoch or seen.keep_until < now:
+            seen = SeenNumbers(payload.epoch, payload.sequence, window)
         seen.add(payload.sequence, window)
-        seen.heard_at = now
+        if before is not None:
+            # Also through a restart: the earlier run's messages may not be stale yet.
+            seen.keep_until, seen.newest_ms = before.keep_until, before.newest_ms
+        # An origin whose clock is ahead of ours could be replayed for that much longer.
+        ahead_s = max(0.0, payload.sent_at_ms / 1000 - self._unix_offset_s - now)
+        seen.keep_until = max(seen.keep_until, now + ahead_s + self._config.remembered_s)
+        seen.newest_ms = max(seen.newest_ms, payload.sent_at_ms)
         self._seen[payload.origin] = seen
         oldest = next(iter(self._seen))
         if len(self._seen) > self._config.origins_max:
             self.counts["origins evicted"] += 1
-            del self._seen[oldest]
-        elif self._seen[oldest].heard_at < now - self._config.remembered_s:
+            self._pushed_out_ms = max(self._pushed_out_ms, self._seen.pop(oldest).newest_ms)
+        elif self._seen[oldest].keep_until < now:
             del self._seen[oldest]

@@ -7,13 +7,14 @@ or what a message says, and treats dialled and accepted pipes alike but for who 
         |                    |                  |                                           ^
         `---- failed --------`------- lost -----`-------------------------------------------'
 
-In CLOSING the link says nothing more but still hears messages, so that a link which loses to its
-twin (both ends dialled) loses no message.
+In CLOSING the link says nothing more. If it was open it still hears messages, so that a link which
+loses to its twin (both ends dialled) loses none; one that was refused hears nothing.
 """
 
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, final
@@ -102,20 +103,27 @@ _CLOSED_AT_ONCE: Final = frozenset(
 _TEXT_CHARACTERS_MAX: Final = 200  # below ShortText's bound in wire/frames.py
 
 
+def printable(text: str) -> str:
+    """A stranger's text, or one that UTF-8 may not know, made fit for a log and for the wire."""
+    cut = text[:_TEXT_CHARACTERS_MAX]
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in cut)
+
+
 class RoundTrips:
     """The last round-trip times of a link, in seconds. Seed 001 keeps 20."""
 
     def __init__(self, window: int) -> None:
         self.samples: deque[float] = deque(maxlen=window)
-        self.clock_offset_s: float | None = None
-        """The peer's clock minus ours, by the quickest of the samples (RFC 5905 section 10)."""
-        self._quickest = float("inf")
+        self._offsets: deque[float] = deque(maxlen=window)
 
     def add(self, rtt_s: float, offset_s: float) -> None:
         self.samples.append(rtt_s)
-        if rtt_s <= self._quickest or self._quickest not in self.samples:
-            self._quickest = min(self.samples)
-            self.clock_offset_s = offset_s
+        self._offsets.append(offset_s)
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """The peer's clock minus ours, by the quickest of the samples (RFC 5905 section 10)."""
+        return min(zip(self.samples, self._offsets, strict=True))[1] if self.samples else None
 
     @property
     def mean_s(self) -> float | None:
@@ -128,7 +136,7 @@ class RoundTrips:
         if len(self.samples) < 2:
             return None
         values = list(self.samples)
-        steps = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
+        steps = [abs(b - a) for a, b in itertools.pairwise(values)]
         return sum(steps) / len(steps)
 
 
@@ -164,6 +172,8 @@ class Link:
         self.heard_at = now
         self.round_trips = RoundTrips(config.rtt_window)
         self.stalled_at: float | None = None
+        self.retires_at: float | None = None
+        """Set when the link has lost to its twin, and its peer is to close it: the latest time."""
         self.messages_in = 0
         self.messages_out = 0
         self._config = config
@@ -172,6 +182,7 @@ class Link:
         self._ping_at = now
         self._pings: dict[int, float] = {}
         self._over = False  # Ended has been said
+        self._was_open = False
         self._on: dict[tuple[LinkState, type], Callable[[Any, float], News | None]] = {
             (LinkState.GREETING, Hello): self._on_hello,
             (LinkState.GREETING, Close): self._on_close,
@@ -225,8 +236,16 @@ class Link:
             CloseReason.PROTOCOL, f"{kind} is not allowed in {self.state.name.lower()}", now
         )
 
+    def retire(self, now: float) -> None:
+        """The link lost to its twin, whose dialler closes it; if that fails to come, we do."""
+        self.retires_at = now + self._config.close_timeout_s
+
     def close(self, reason: CloseReason, text: str, now: float) -> News | None:
         """End the link with a reason that the peer is told."""
+        if self.state is LinkState.CLOSING and reason in _CLOSED_AT_ONCE:
+            self.state = LinkState.CLOSED
+            self._out.append(Shut(self.number, at_once=True))
+            return None
         if self.state is LinkState.SECURING:
             self.state = LinkState.CLOSED
             self._out.append(Shut(self.number, at_once=True))
@@ -234,7 +253,7 @@ class Link:
         if self.state not in (LinkState.GREETING, LinkState.OPEN):
             return None
         was_open = self.state is LinkState.OPEN
-        self._out.append(Send(self.number, Close(int(reason), text[:_TEXT_CHARACTERS_MAX])))
+        self._out.append(Send(self.number, Close(int(reason), printable(text))))
         if reason in _CLOSED_AT_ONCE:
             self.state = LinkState.CLOSED
             does_not_read = reason in (CloseReason.SLOW, CloseReason.IDLE)
@@ -254,7 +273,11 @@ class Link:
     def tick(self, now: float) -> News | None:
         """Its deadline has come: ping, or give up."""
         config = self._config
-        if self.state is LinkState.GREETING:
+        if self.state is LinkState.SECURING:
+            if now >= self.since + self._securing_timeout_s:
+                self._out.append(Shut(self.number, at_once=True))
+                return self.lost("no answer in time")
+        elif self.state is LinkState.GREETING:
             if now >= self.since + config.hello_timeout_s:
                 return self.close(CloseReason.IDLE, "no hello in time", now)
         elif self.state is LinkState.CLOSING:
@@ -264,6 +287,8 @@ class Link:
         elif self.state is LinkState.OPEN:
             if self.stalled_at is not None and now >= self.stalled_at + config.stall_timeout_s:
                 return self.close(CloseReason.SLOW, "the peer does not read", now)
+            if self.retires_at is not None and now >= self.retires_at:
+                return self.close(CloseReason.DUPLICATE, "", now)
             if self.is_standing:
                 if now >= self.heard_at + config.idle_timeout_s:
                     return self.close(CloseReason.IDLE, "nothing heard for too long", now)
@@ -276,11 +301,13 @@ class Link:
     def deadline(self) -> float | None:
         """When `tick` is next due; it may turn out too early, never too late."""
         config = self._config
+        if self.state is LinkState.SECURING:
+            return self.since + self._securing_timeout_s
         if self.state is LinkState.GREETING:
             return self.since + config.hello_timeout_s
         if self.state is LinkState.CLOSING:
             return self.since + config.close_timeout_s
-        if self.state is not LinkState.OPEN:
+        if self.state is LinkState.CLOSED:
             return None
         if self.is_standing:
             at = min(self._ping_at, self.heard_at + config.idle_timeout_s)
@@ -288,6 +315,8 @@ class Link:
             at = self.heard_at + config.temporary_timeout_s
         if self.stalled_at is not None:
             at = min(at, self.stalled_at + config.stall_timeout_s)
+        if self.retires_at is not None:
+            at = min(at, self.retires_at)
         return at
 
     def ping(self, now: float) -> int:
@@ -315,6 +344,8 @@ class Link:
         return Asked(hello)
 
     def _on_message(self, message: Message, now: float) -> News | None:
+        if not self._was_open:
+            return None  # a refused stranger's messages: nobody here has agreed to hear them
         self.messages_in += 1
         return Arrived(message)
 
@@ -344,14 +375,22 @@ class Link:
             reason = CloseReason(close.reason)
         except ValueError:
             reason = None  # a newer peer's reason; its text stands
-        return self._ended(reason, close.text, by_us=False, was_open=was_open)
+        return self._ended(reason, printable(close.text), by_us=False, was_open=was_open)
 
     def _ignore(self, frame: Frame, now: float) -> None:
         return
 
     # What the above share.
 
+    @property
+    def _securing_timeout_s(self) -> float:
+        # A driver that knows which step it is at may give up earlier, by `lost`.
+        config = self._config
+        connecting_s = config.connect_timeout_s if self.outbound else 0.0
+        return connecting_s + config.handshake_timeout_s
+
     def _open(self, now: float) -> None:
+        self._was_open = True
         self.state = LinkState.OPEN
         self.since = self.heard_at = now
         self._ping_at = now  # measure at once: a link without a round-trip time tells nothing

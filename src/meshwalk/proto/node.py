@@ -32,10 +32,9 @@ from meshwalk.proto.effects import (
     ProbeEnded,
     ProbeOpened,
     SavePeer,
-    Send,
 )
 from meshwalk.proto.gossip import Blame, Flood, Gossip, GossipEffect, Hand
-from meshwalk.proto.link import Arrived, Asked, Ended, Link, Opened
+from meshwalk.proto.link import Arrived, Asked, Ended, Link, Opened, printable
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
 from meshwalk.proto.overlay.overlay import Overlay, OverlayStatistics
@@ -47,6 +46,7 @@ from meshwalk.wire.messages import RefusalCode, encode
 from meshwalk.wire.peerid import PeerId
 
 TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
+TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
 ID_START_BITS = 31  # ids of another run rarely meet ours, and still encode in five bytes
 
 
@@ -88,12 +88,13 @@ class NodeCore:
         self._out: list[Effect] = []
         ids = count(rng.getrandbits(ID_START_BITS) + 1)
         self._new_id = ids.__next__
-        self._timers = Timers()
+        self.timers = Timers()
         self.own_record = OwnRecord(signatures, unix_offset_s)
+        self.own_record.listening((), now)  # nowhere yet; but whoever never listens is somebody too
         self.connections = Connections(
             self.me,
             config,
-            self._timers,
+            self.timers,
             self._out,
             self._new_id,
             lambda: self.own_record.blob,
@@ -103,13 +104,14 @@ class NodeCore:
             signatures,
             config.overlay,
             lambda: self.own_record.blob,
+            lambda: bool(self.own_record.addresses),
             self._new_id,
             rng,
-            self._timers,
+            self.timers,
             unix_offset_s,
         )
         self.gossip = Gossip(signatures, config.broadcast, unix_offset_s, now)
-        self.dispatch = Dispatch(config.requests, self._new_id, self._timers)
+        self.dispatch = Dispatch(config.requests, self._new_id, self.timers)
         self.body_bytes_max = config.link.frame_bytes_max - ENVELOPE_BYTES
 
     # Inputs from the driver.
@@ -169,7 +171,7 @@ class NodeCore:
 
     def tick(self, now: float) -> list[Effect]:
         """The deadline has come."""
-        for machine, what in self._timers.due(now):
+        for machine, what in self.timers.due(now):
             if machine == connections_machine.TIMER:
                 assert isinstance(what, int)
                 self._on_link(self.connections.tick(what, now), now)
@@ -182,7 +184,7 @@ class NodeCore:
 
     def deadline(self) -> float | None:
         """When `tick` is due, by machine time."""
-        return self._timers.next()
+        return self.timers.next()
 
     # Commands of the application.
 
@@ -220,6 +222,8 @@ class NodeCore:
     ) -> tuple[int, list[Effect]] | None:
         """Ask one neighbour; None when too many requests wait already. Raises as `send`."""
         self._check(body, type, self.body_bytes_max)
+        if not (0 <= timeout_s <= TIMEOUT_S_MAX):  # NaN, too, would put the timers out of order
+            raise InvalidArgument(f"a deadline lies 0 to {TIMEOUT_S_MAX:,} seconds ahead")
         link = self._link_to(peer)
         asked = self.dispatch.request(link, type, content, body, timeout_s, now)
         if asked is None:
@@ -244,8 +248,8 @@ class NodeCore:
         self, link: int, request: int, code: RefusalCode, text: str, now: float
     ) -> list[Effect]:
         """Tell a peer that its request will not be answered."""
-        text = text[:TYPE_CHARACTERS_MAX]
-        self._on_dispatch(self.dispatch.refuse(link, request, code, text, now), None, now)
+        effects = self.dispatch.refuse(link, request, code, printable(text), now)
+        self._on_dispatch(effects, None, now)
         return self._flush()
 
     def ping(self, link: int, now: float) -> tuple[int, list[Effect]] | None:
@@ -291,7 +295,7 @@ class NodeCore:
             messages=dict(self.dispatch.counts),
             requests_waiting=self.dispatch.waiting,
             requests_served=self.dispatch.serving,
-            timers=len(self._timers),
+            timers=len(self.timers),
         )
 
     # Routing.
@@ -320,7 +324,7 @@ class NodeCore:
         elif isinstance(what, Ended):
             if link.outbound and link.purpose is Purpose.PROBE:
                 self._out.append(ProbeEnded(link.number, what.text, what.not_admitted))
-            self._on_dispatch(self.dispatch.link_gone(link), link, now)
+            self._on_dispatch(self.dispatch.link_gone(link, self._heir_of(link)), link, now)
             self._on_overlay(self.overlay.ended(link, what, now), now)
 
     def _on_message(self, link: Link, message: Message, now: float) -> None:
@@ -335,7 +339,8 @@ class NodeCore:
             if link.is_open:
                 self._on_overlay(self.overlay.heard(link, message, now), now)
         else:
-            self._on_dispatch(self.dispatch.receive(link, message, now), link, now)
+            heir = None if link.is_open else self._heir_of(link)
+            self._on_dispatch(self.dispatch.receive(link, message, now, heir), link, now)
 
     def _on_gossip(self, effects: list[GossipEffect], link: Link | None, now: float) -> None:
         for effect in effects:
@@ -407,6 +412,13 @@ class NodeCore:
 
     # What the above share.
 
+    def _heir_of(self, link: Link) -> Link | None:
+        """The standing link to the same peer that has replaced `link`, if there is one."""
+        if link.peer is None:
+            return None
+        heir = self.link_of(link.peer)
+        return heir if heir is not link and link.is_standing else None
+
     def _link_to(self, peer: PeerId) -> Link:
         link = self.link_of(peer)
         if link is None:
@@ -418,6 +430,11 @@ class NodeCore:
             raise TooBig(len(body), limit)
         if len(label) > TYPE_CHARACTERS_MAX:
             raise InvalidArgument(f"a type or topic has at most {TYPE_CHARACTERS_MAX} characters")
+        if not label.isascii():
+            try:
+                label.encode()
+            except UnicodeEncodeError:
+                raise InvalidArgument("a type or topic is text that UTF-8 can write") from None
 
     def _flush(self) -> list[Effect]:
         # The list is shared with the connections, so it is emptied, not replaced.

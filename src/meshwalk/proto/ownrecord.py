@@ -51,9 +51,12 @@ class OwnRecord:
     def seen_at(self, peer: PeerId, text: str, now: float) -> None:
         """A peer says at which address it sees us; unreadable text is ignored."""
         try:
-            host = Address.parse(text, default_port=None).host
+            seen = Address.parse(text, default_port=None)
         except InvalidAddress:
             return
+        if seen.ip is None or seen.is_unspecified:
+            return  # nobody sees a peer at a name
+        host = seen.host
         if peer not in self._witnesses and len(self._witnesses) >= WITNESSES_MAX:
             del self._witnesses[next(iter(self._witnesses))]
         if self._witnesses.get(peer) != host:

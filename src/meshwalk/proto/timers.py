@@ -19,16 +19,17 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Key]] = []
         self._current: dict[Key, int] = {}
-        self._count = 0
+        self.changes = 0
+        """How often a deadline was set: who arms a clock need look again only when it grew."""
 
     def __len__(self) -> int:
         return len(self._current)
 
     def set(self, key: Key, at: float) -> None:
         """Make `key` due at `at`, instead of any earlier setting."""
-        self._count += 1
-        self._current[key] = self._count
-        heapq.heappush(self._heap, (at, self._count, key))
+        self.changes += 1
+        self._current[key] = self.changes
+        heapq.heappush(self._heap, (at, self.changes, key))
         # Replaced entries stay in the heap until they surface; rebuilt when they outnumber the
         # others, so that memory follows the number of keys.
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._current):

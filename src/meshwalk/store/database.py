@@ -26,7 +26,7 @@ FILE_NAME: Final = "meshwalk.sqlite3"
 # Beside the file while it is open (-wal), after a crash (-journal), or never in our mode (-shm).
 FILE_NAMES: Final = tuple(FILE_NAME + end for end in ("", "-wal", "-shm", "-journal"))
 FOLDER_RIGHTS: Final = 0o700  # the file holds the private key, and who talked with whom
-FILE_RIGHTS: Final = 0o600
+FILE_RIGHTS: Final = 0o600  # as above
 # What a log that once grew is cut back to. SQLite's own mark for moving the log into the file,
 # 1000 pages of 4096 bytes (sqlite.org/pragma.html, wal_autocheckpoint).
 LOG_BYTES_KEPT: Final = 4 << 20
@@ -49,7 +49,8 @@ class Database:
 
         A folder that is made is for this user alone, and so is the file in any case. The tables
         are brought to the newest version. Raises `StoreInUse`, `NotOurStore` (left untouched),
-        `StoreFull`, or `StoreError` when the folder cannot be used or the file is damaged.
+        `StoreFull`, or `StoreError` when the folder cannot be used or the file is damaged. Two
+        that open the same store in the same instant may both get `StoreInUse`.
         """
         place = "memory" if folder is None else str(folder / FILE_NAME)
         if folder is not None:

@@ -37,6 +37,8 @@ class BookEntry(msgspec.Struct):
     """Failed dials since it last worked."""
     next_try_at: float = float("-inf")
     rtt_s: float | None = None
+    tried_at: float = float("-inf")
+    """When it was last dialled to join through it, in this run."""
 
     def to_try(self, limit: int) -> list[Address]:
         """Addresses to dial, the one that worked last first."""
@@ -131,14 +133,20 @@ class AddressBook:
         return [self._saved(entry)]
 
     def candidates(self, now: float) -> list[BookEntry]:
-        """Whom to try now, best first: fewest failures, then verified newest first, then heard."""
+        """Whom to try now, best first: fewest failures, then longest not tried, then verified
+        newest first, then heard. So everybody's turn comes, whoever answers to no avail."""
         ready = [e for e in self.entries.values() if e.next_try_at <= now and e.to_try(1)]
-        ready.sort(key=lambda e: (min(e.failures, 1), not e.verified, -e.last_seen))
+        ready.sort(key=lambda e: (e.failures, e.tried_at, not e.verified, -e.last_seen))
         return ready
+
+    def has_untried(self, now: float) -> bool:
+        """Whether somebody may be tried now who has not been, in this run."""
+        untried = float("-inf")
+        return any(e.tried_at == untried and e.next_try_at <= now for e in self.entries.values())
 
     def next_try_at(self) -> float | None:
         """When the next entry that waits may be tried again."""
-        return min((e.next_try_at for e in self.entries.values()), default=None)
+        return min((e.next_try_at for e in self.entries.values() if e.to_try(1)), default=None)
 
     def _make_room(self) -> list[SavePeer | ForgetPeer]:
         if len(self.entries) < self._config.book_max:

@@ -6,9 +6,10 @@ origin that is proven, and a way in when everyone is full.
 A join request that comes in is decided here and at once:
 
 1. The record must be signed by the origin. On its first hop the origin must be the peer on the
-   link; that hop also notes the host it sees the origin at, and only addresses with that host are
-   ever dialled. So nobody outside can have the network dial a third party, and what a member can
-   do that way is bounded by `dial_backs_per_s` at each node and a pause per address that failed.
+   link; that hop sets how far the walk goes, so that nobody chooses where it ends, and notes the
+   host it sees the origin at: only addresses with that host are ever dialled. So nobody outside can
+   have the network dial a third party, and what a member can do that way is bounded by
+   `dial_backs_per_s` at each node and a pause per address that failed.
 2. A node that is not the origin, not its neighbour, and has room, accepts: always below its
    minimum; else, once the forced hops are over, with chance 1/(n+1); else at the walk's end.
 3. Who does not accept passes the request to a random neighbour under a fresh message id, and
@@ -16,16 +17,16 @@ A join request that comes in is decided here and at once:
 4. At the end of the walk a full node asks a neighbour to take the origin instead of their common
    link, and then takes the origin too: drop x-y, add y-origin and x-origin. Degrees stay.
 
-Only the acceptor's dial tells whether the origin can be reached; if not, the answer DIAL_ME goes
-back along the walk and the place is kept for the origin to come.
+Only the acceptor's dial tells whether the origin can be reached; if it fails, or has not succeeded
+after a while (a firewall that drops says nothing), the answer DIAL_ME goes back along the walk and
+the place is kept for the origin to come. Should both dials succeed after all, one link survives.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
-
-import msgspec
 
 from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
@@ -34,7 +35,9 @@ from meshwalk.proto.link import Link
 from meshwalk.proto.overlay.addressbook import AddressBook
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say
 from meshwalk.proto.overlay.membership import Membership, Place
+from meshwalk.proto.overlay.transit import Acceptance, Split, WayBack
 from meshwalk.proto.rate import TokenBucket
+from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Purpose
 from meshwalk.wire.messages import (
@@ -48,45 +51,9 @@ from meshwalk.wire.messages import (
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord
 
+PATIENCE = 0.4  # guess: share of a walk's time after which a dial-back counts as failed
+EXPIRY = ("overlay", "carrier")
 PAUSED_ADDRESSES_MAX = 1024  # guess: addresses that are remembered as not answering
-
-
-class WayBack(msgspec.Struct, frozen=True):
-    """Where the answer to a request goes."""
-
-    link: Link
-    id: int
-    onward: int
-    """Number of the link that the request went on over."""
-    expires_at: float
-
-
-class Acceptance(msgspec.Struct):
-    """A dial to the origin of a walk that this node accepts."""
-
-    origin: PeerId
-    token: bytes
-    purpose: Purpose
-    addresses: list[Address]
-    """Still to be tried."""
-    back: Link
-    back_id: int
-    gives_up: Link | None = None
-    """The link that is dropped when this one opens (JOIN_SPLIT)."""
-    dialled: Address | None = None
-
-
-class Split(msgspec.Struct):
-    """A full node's attempt to have a neighbour take an origin."""
-
-    request: SplitRequest
-    origin: PeerId
-    addresses: list[Address]
-    back: Link
-    back_id: int
-    asked: list[PeerId]
-    """Neighbours asked so far, the present one last."""
-    expires_at: float
 
 
 class Carrier:
@@ -99,7 +66,9 @@ class Carrier:
         config: OverlayConfig,
         signatures: Signatures,
         own_record: Callable[[], bytes],
+        can_be_dialled: Callable[[], bool],
         new_id: Callable[[], int],
+        timers: Timers,
         out: list[OverlayEffect],
     ) -> None:
         self.acceptances: dict[int, Acceptance] = {}
@@ -114,7 +83,9 @@ class Carrier:
         self._config = config
         self._signatures = signatures
         self._own_record = own_record
+        self._can_be_dialled = can_be_dialled
         self._new_id = new_id
+        self._timers = timers
         self._out = out
         self._rates: dict[int, TokenBucket] = {}
         self._dial_backs = TokenBucket(config.dial_backs_per_s, config.dial_backs_burst)
@@ -124,7 +95,7 @@ class Carrier:
 
     def requested(self, link: Link, id: int, request: JoinRequest, now: float) -> None:
         """A join request came over a link."""
-        self._expire(now)
+        self.expire(now)
         if not self._rate(link).take(now) or len(self.carried) >= self._config.walks_carried_max:
             self.counts["busy"] += 1
             self._answer(link, id, JoinOutcome.BUSY)
@@ -135,12 +106,12 @@ class Carrier:
             self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
             return
         is_first_hop = record.peer == link.peer
-        if not (is_first_hop or link.is_standing):
-            text = "a join request must be the sender's own"
+        is_for_joining = link.purpose is Purpose.JOIN_REQUEST and not link.outbound
+        if not (link.is_standing or (is_first_hop and is_for_joining)):
+            text = "a join request must be the sender's own, or a neighbour's"
             self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, text))
             return
-        if is_first_hop:
-            request = self._begun(link, request, record)
+        request = self._bounded(link, request, record if is_first_hop else None)
         believed = _believed(record, request.reach)
         self._out += self._book.heard(record, request.record, believed, "walk", now)
         self._decide(link, id, request, record.peer_id, believed, now)
@@ -158,6 +129,11 @@ class Carrier:
 
     def split_requested(self, link: Link, id: int, request: SplitRequest, now: float) -> None:
         """A full neighbour asks to take an origin instead of the common link."""
+        self.expire(now)
+        if not self._rate(link).take(now):
+            self.counts["busy"] += 1
+            self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
+            return
         try:
             record = open_record(request.record, self._signatures)
         except InvalidRecord as error:
@@ -169,36 +145,50 @@ class Carrier:
             self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
             return
         self._dial(
-            Acceptance(record.peer_id, request.token, Purpose.JOIN_SPLIT, addresses, link, id, link)
+            Acceptance(
+                record.peer_id, request.token, Purpose.JOIN_SPLIT, addresses, link, id, link
+            ),
+            now,
         )
 
     def split_refused(self, link: Link, id: int, now: float) -> None:
         """The neighbour that was asked to split does not."""
         split = self.splits.get(id)
-        if split is not None and split.asked[-1] == link.peer:
-            del self.splits[id]
-            self._ask_to_split(split)
+        if split is None or split.link != link.number:
+            return
+        del self.splits[id]
+        if now >= split.asked_at + self._patience_s:
+            # It has tried to dial the origin for so long in vain: others would, too.
+            self._keep_place_or_not(split, now)
+        else:
+            self._ask_to_split(split, now)
 
     def opened(self, attempt: int, link: Link) -> Acceptance:
         """A dial to an origin has succeeded; whether it became a neighbour is known by now."""
         acceptance = self.acceptances.pop(attempt)
         self._membership.places.pop(acceptance.token, None)
+        is_linked = acceptance.origin in self._membership.neighbours
         if acceptance.purpose is Purpose.JOIN_ACCEPT:
-            is_linked = acceptance.origin in self._membership.neighbours
             self.counts["accepted" if is_linked else "full"] += 1
+        if acceptance.purpose is Purpose.JOIN_ACCEPT and acceptance.impatient_at is not None:
             outcome = JoinOutcome.LINKED if is_linked else JoinOutcome.NO_PLACE
             self._answer(acceptance.back, acceptance.back_id, outcome)
         return acceptance
 
-    def failed(self, attempt: int, *, was_refused: bool, now: float) -> None:
-        """A dial to an origin has failed, or the origin has refused the link."""
+    def failed(
+        self, attempt: int, *, was_refused: bool, now: float, was_dialled: bool = True
+    ) -> None:
+        """A dial to an origin has failed or was never made, or the origin has refused the link."""
         acceptance = self.acceptances.pop(attempt)
-        if acceptance.addresses and not was_refused:
+        if was_dialled and not was_refused:
             self._pause(acceptance.dialled, now)
-            self._dial(acceptance)
-            return
+            if acceptance.addresses and acceptance.impatient_at is not None:
+                self._dial(acceptance, now)
+                return
         back, back_id = acceptance.back, acceptance.back_id
-        if acceptance.purpose is Purpose.JOIN_SPLIT:
+        if acceptance.impatient_at is None:
+            pass  # who waited has been told; a place may still be kept
+        elif acceptance.purpose is Purpose.JOIN_SPLIT:
             self.split_is_off(acceptance)
         elif was_refused:
             # It came some other way in the meantime, or has enough links now.
@@ -207,9 +197,7 @@ class Carrier:
             outcome = JoinOutcome.LINKED if is_linked else JoinOutcome.NO_PLACE
             self._answer(back, back_id, outcome)
         else:
-            self._pause(acceptance.dialled, now)
-            self.counts["dial me"] += 1
-            self._answer(back, back_id, JoinOutcome.DIAL_ME)
+            self._have_it_dial(acceptance, now)
 
     def split_is_off(self, acceptance: Acceptance) -> None:
         """The origin could not be taken, or is a neighbour already: the common link stays."""
@@ -218,34 +206,80 @@ class Carrier:
 
     def link_gone(self, link: Link, reason: CloseReason | None, now: float) -> None:
         """A link has ended: answer for what went on over it, finish a split it was given for."""
+        self.expire(now)
         self._rates.pop(link.number, None)
         for id in [i for i, way in self.carried.items() if way.onward == link.number]:
             way = self.carried.pop(id)
             self._answer(way.link, way.id, JoinOutcome.BUSY)
-        for id in [i for i, s in self.splits.items() if s.asked[-1] == link.peer]:
+        is_split = reason is CloseReason.SPLIT
+        for id in [i for i, s in self.splits.items() if s.link == link.number]:
             split = self.splits.pop(id)
-            if reason is CloseReason.SPLIT and not self._membership.is_full:
+            # A neighbour splits one link for one origin: the first that it has not refused.
+            if is_split and self._membership.has_place_unpromised:
+                is_split = False
                 self.counts["split"] += 1
-                self._accept_by_dial(
-                    split.origin,
-                    split.request.token,
-                    split.addresses,
-                    split.back,
-                    split.back_id,
+                self._promise(split.origin, split.request.token, now)
+                self._dial(
+                    Acceptance(
+                        split.origin,
+                        split.request.token,
+                        Purpose.JOIN_ACCEPT,
+                        split.addresses,
+                        split.back,
+                        split.back_id,
+                    ),
                     now,
                 )
             else:
-                self._ask_to_split(split)
+                self._ask_to_split(split, now)
+
+    def expire(self, now: float) -> None:
+        """Forget what nobody waits for any more, and tell whoever waits too long."""
+        membership = self._membership
+        membership.expire_places(now)
+        # Insertion order is the order of expiry, since all live equally long.
+        while self.carried and (first := next(iter(self.carried))):
+            if self.carried[first].expires_at > now:
+                break
+            del self.carried[first]
+        for id in [i for i, split in self.splits.items() if split.expires_at <= now]:
+            split = self.splits.pop(id)
+            self.counts["no place"] += 1
+            self._answer(split.back, split.back_id, JoinOutcome.NO_PLACE)
+        for acceptance in self.acceptances.values():
+            if acceptance.impatient_at is None or acceptance.impatient_at > now:
+                continue
+            if acceptance.purpose is Purpose.JOIN_SPLIT:
+                self.split_is_off(acceptance)
+                acceptance.gives_up = None
+            else:
+                self._have_it_dial(acceptance, now)
+            acceptance.impatient_at = None
+        self._arm()
+
+    def stop(self) -> None:
+        """The node is stopping: nobody is taken any more."""
+        self.acceptances.clear()
+        self.carried.clear()
+        self.splits.clear()
+        self._membership.places.clear()
+        self._timers.cancel(EXPIRY)
 
     # Decisions.
 
-    def _begun(self, link: Link, request: JoinRequest, record: PeerRecord) -> JoinRequest:
-        """The request as its first hop passes it on: bounded, and with what this hop can see."""
+    def _bounded(self, link: Link, request: JoinRequest, own: PeerRecord | None) -> JoinRequest:
+        """The request with no more hops than here are usual; with `own`, the origin's record, as
+        its first hop passes it on: all its hops, and the host that this hop sees it at."""
+        config = self._config
+        if own is None:
+            hops = min(request.hops_left, config.walk_hops)
+            forced = min(request.forced_hops, config.forced_hops)
+            return JoinRequest(request.record, request.token, request.reach, forced, hops)
         host = link.remote.host
-        reach = host if any(a.host == host for a in record.parsed_addresses()) else ""
-        hops = min(request.hops_left, self._config.walk_hops)
-        forced = min(request.forced_hops, self._config.forced_hops, max(hops - 1, 0))
-        return JoinRequest(request.record, request.token, reach, forced, hops)
+        reach = host if any(a.host == host for a in own.parsed_addresses()) else ""
+        return JoinRequest(
+            request.record, request.token, reach, config.forced_hops, config.walk_hops
+        )
 
     def _decide(
         self,
@@ -258,6 +292,8 @@ class Carrier:
     ) -> None:
         membership = self._membership
         is_eligible = not membership.knows(origin) and request.token not in membership.places
+        # If neither end can be dialled, a place kept would be in vain.
+        is_eligible = is_eligible and (bool(believed) or self._can_be_dialled())
         if is_eligible and membership.has_room:
             is_free = request.forced_hops == 0 and membership.accepts_by_chance()
             if membership.missing or is_free:
@@ -290,7 +326,8 @@ class Carrier:
         self._promise(origin, request.token, now)
         addresses = self._to_dial(believed, now)
         if addresses:
-            self._dial(Acceptance(origin, request.token, Purpose.JOIN_ACCEPT, addresses, link, id))
+            acceptance = Acceptance(origin, request.token, Purpose.JOIN_ACCEPT, addresses, link, id)
+            self._dial(acceptance, now)
         else:
             self.counts["dial me"] += 1
             self._answer(link, id, JoinOutcome.DIAL_ME)
@@ -304,6 +341,7 @@ class Carrier:
         new_id = self._new_id()
         expires_at = now + 2 * self._config.walk_timeout_s
         self.carried[new_id] = WayBack(link, id, onward.number, expires_at)
+        self._arm()
         self._out.append(Say(onward.number, new_id, step))
 
     def _make_room(
@@ -315,18 +353,32 @@ class Carrier:
         believed: tuple[Address, ...],
         now: float,
     ) -> None:
-        addresses = self._to_dial(believed, now)
-        if not addresses:
-            # Nobody can dial the origin, so no neighbour could take it: when it comes here, another
-            # link gives way.
-            self._promise(origin, request.token, now, replaces=True)
-            self._answer(link, id, JoinOutcome.DIAL_ME)
+        if len(self._membership) <= self._config.links_min:
+            # Its places are promised, not taken: it can spare no link.
+            self.counts["busy"] += 1
+            self._answer(link, id, JoinOutcome.BUSY)
             return
-        split = SplitRequest(request.record, request.token, request.reach)
+        addresses = self._to_dial(believed, now)
+        request_to_split = SplitRequest(request.record, request.token, request.reach)
         expires_at = now + self._config.walk_timeout_s
-        self._ask_to_split(Split(split, origin, addresses, link, id, [], expires_at))
+        split = Split(request_to_split, origin, addresses, link, id, [], expires_at)
+        if addresses:
+            self._ask_to_split(split, now)
+        else:
+            self._keep_place_or_not(split, now)
 
-    def _ask_to_split(self, split: Split) -> None:
+    def _keep_place_or_not(self, split: Split, now: float) -> None:
+        """Nobody can dial the origin, so no neighbour could take it: when it comes here, another
+        link gives way. One at a time, or strangers could push out all neighbours at once."""
+        if self._membership.is_to_replace:
+            self.counts["no place"] += 1
+            self._answer(split.back, split.back_id, JoinOutcome.NO_PLACE)
+            return
+        self._promise(split.origin, split.request.token, now, replaces=True)
+        self.counts["dial me"] += 1
+        self._answer(split.back, split.back_id, JoinOutcome.DIAL_ME)
+
+    def _ask_to_split(self, split: Split, now: float) -> None:
         neighbour = None
         if len(split.asked) < self._config.split_tries:
             neighbour = self._membership.random_neighbour(split.origin, *split.asked)
@@ -335,32 +387,54 @@ class Carrier:
             self._answer(split.back, split.back_id, JoinOutcome.NO_PLACE)
             return
         split.asked.append(neighbour.peer)
+        split.link, split.asked_at = neighbour.link.number, now
         id = self._new_id()
         self.splits[id] = split
+        self._arm()
         self._out.append(Say(neighbour.link.number, id, split.request))
 
-    def _accept_by_dial(
-        self,
-        origin: PeerId,
-        token: bytes,
-        addresses: list[Address],
-        back: Link,
-        back_id: int,
-        now: float,
-    ) -> None:
-        self._promise(origin, token, now)
-        self._dial(Acceptance(origin, token, Purpose.JOIN_ACCEPT, addresses, back, back_id))
+    def _have_it_dial(self, acceptance: Acceptance, now: float) -> None:
+        """The origin does not answer our dial: keep the place until it comes itself."""
+        if acceptance.origin in self._membership.neighbours:
+            self._answer(acceptance.back, acceptance.back_id, JoinOutcome.LINKED)
+            return
+        self._promise(acceptance.origin, acceptance.token, now)
+        self.counts["dial me"] += 1
+        self._answer(acceptance.back, acceptance.back_id, JoinOutcome.DIAL_ME)
 
     # What the above share.
+
+    @property
+    def _patience_s(self) -> float:
+        return PATIENCE * self._config.walk_timeout_s
+
+    def _arm(self) -> None:
+        """Have `expire` called when the first of all that waits here expires."""
+        times = [way.expires_at for way in itertools.islice(self.carried.values(), 1)]
+        times += [split.expires_at for split in self.splits.values()]
+        times += [place.expires_at for place in self._membership.places.values()]
+        times += [
+            acceptance.impatient_at
+            for acceptance in self.acceptances.values()
+            if acceptance.impatient_at is not None
+        ]
+        if times:
+            self._timers.set(EXPIRY, min(times))
+        else:
+            self._timers.cancel(EXPIRY)
 
     def _promise(self, origin: PeerId, token: bytes, now: float, *, replaces: bool = False) -> None:
         place = Place(origin, now + self._config.place_timeout_s, replaces)
         self._membership.promise(token, place)
+        self._arm()
 
-    def _dial(self, acceptance: Acceptance) -> None:
+    def _dial(self, acceptance: Acceptance, now: float) -> None:
         acceptance.dialled = acceptance.addresses.pop(0)
+        if acceptance.impatient_at is None:
+            acceptance.impatient_at = now + self._patience_s
         attempt = self._new_id()
         self.acceptances[attempt] = acceptance
+        self._arm()
         self._out.append(
             Connect(
                 attempt, acceptance.dialled, acceptance.origin, acceptance.purpose, acceptance.token
@@ -393,16 +467,6 @@ class Carrier:
             bucket = TokenBucket(config.walks_per_link_per_s, config.walks_per_link_burst)
             self._rates[link.number] = bucket
         return bucket
-
-    def _expire(self, now: float) -> None:
-        self._membership.expire_places(now)
-        # Insertion order is the order of expiry, since all live equally long.
-        while self.carried and (first := next(iter(self.carried))):
-            if self.carried[first].expires_at > now:
-                break
-            del self.carried[first]
-        for id in [i for i, split in self.splits.items() if split.expires_at <= now]:
-            del self.splits[id]
 
 
 def _believed(record: PeerRecord, reach: str) -> tuple[Address, ...]:

@@ -92,6 +92,16 @@ class Membership:
         """Seed 000: with n links, accept a walk with chance 1/(n+1)."""
         return self._rng.randrange(len(self.neighbours) + 1) == 0
 
+    @property
+    def is_to_replace(self) -> bool:
+        """Whether somebody is to come already for whom another link will make room."""
+        return any(place.replaces for place in self.places.values())
+
+    def drop_places(self, peer: PeerId) -> None:
+        """The peer has come: it needs no place any more."""
+        for token in [t for t, place in self.places.items() if place.origin == peer]:
+            del self.places[token]
+
     def promise(self, token: bytes, place: Place) -> None:
         """Keep a place."""
         self.places[token] = place

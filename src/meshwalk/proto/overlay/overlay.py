@@ -33,8 +33,10 @@ from meshwalk.wire.messages import (
     decode_overlay,
 )
 from meshwalk.wire.peerid import PeerId
+from meshwalk.wire.records import PeerRecord
 
 TIMER = "overlay"
+VAIN_DIAL_BACKS = 2  # guess: one may be chance
 
 
 class OverlayStatistics(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class Overlay:
         signatures: Signatures,
         config: OverlayConfig,
         own_record: Callable[[], bytes],
+        announces: Callable[[], bool],
         new_id: Callable[[], int],
         rng: Random,
         timers: Timers,
@@ -82,13 +85,23 @@ class Overlay:
             self._out,
         )
         self.carrier = Carrier(
-            self.membership, self.book, config, signatures, own_record, new_id, self._out
+            self.membership,
+            self.book,
+            config,
+            signatures,
+            own_record,
+            self._can_be_dialled,
+            new_id,
+            timers,
+            self._out,
         )
         self._signatures = signatures
         self._config = config
         self._new_id = new_id
         self._rng = rng
         self._is_leaving = False
+        self._announces = announces
+        self._was_dialled = False
         self._acquainted: set[int] = set()
         """Links that have told their acquaintances: once each."""
 
@@ -102,25 +115,26 @@ class Overlay:
     def start(self, known: list[BookEntry], now: float) -> list[OverlayEffect]:
         """Take over what the store kept, and try to join by it."""
         for entry in known:
-            self.book.load(entry)
+            if self._genuine(entry.blob, entry.peer) or not entry.blob:
+                self.book.load(entry)
         self.walks.refill(now)
         return self._flush()
 
     def asked(self, link: Link, hello: Hello, now: float) -> CloseReason | None:
         """A dialler wants in: None to consent, else the reason to refuse."""
+        if self._is_leaving:
+            return CloseReason.LEAVING
         if not link.is_standing:
             return None
         peer = link.peer
         assert peer is not None
-        if self._is_leaving:
-            return CloseReason.LEAVING
+        makes_room = False
         if hello.purpose is Purpose.STANDING:
             place = self.membership.places.get(hello.token)
-            invited = place is not None and place.origin == peer
+            invited = place is not None and place.origin == peer and place.expires_at > now
             makes_room = place is not None and place.replaces
         else:
-            invited = self.walks.invites(hello.token, hello.purpose)
-            makes_room = False
+            invited = self.walks.invites(hello.token, hello.purpose, now)
         if not invited:
             return CloseReason.UNINVITED
         present = self.membership.neighbours.get(peer)
@@ -133,6 +147,7 @@ class Overlay:
 
     def opened(self, link: Link, hello: Hello, now: float) -> list[OverlayEffect]:
         """A link is open at this end."""
+        self._was_dialled = self._was_dialled or not link.outbound
         self._learn(link, now)
         attempt = link.attempt
         if link.is_standing:
@@ -147,16 +162,20 @@ class Overlay:
         self._acquainted.discard(link.number)
         if self.membership.remove(link):
             self._say_down(link, ended.reason, ended.text, by_us=ended.by_us)
-        self.carrier.link_gone(link, ended.reason, now)
-        self.walks.link_gone(link, now)
-        self._attempt_ended(link.attempt, ended, now)
-        self.walks.refill(now)
+        if not self._is_leaving:
+            self.carrier.link_gone(link, ended.reason, now)
+            self.walks.link_gone(link, now)
+            self._attempt_ended(link.attempt, ended, now)
+            self.walks.refill(now)
         return self._flush()
 
     def not_dialled(self, attempt: int, now: float) -> list[OverlayEffect]:
         """A `Connect` was not begun: too many dials are under way."""
         text = "too many connections are being made"
-        self._attempt_ended(attempt, Ended(None, text, by_us=True, was_open=False), now)
+        if attempt in self.carrier.acceptances:
+            self.carrier.failed(attempt, was_refused=False, was_dialled=False, now=now)
+        elif attempt in self.walks.attempts:
+            self.walks.failed(attempt, Ended(None, text, by_us=True, was_open=False), now)
         return self._flush()
 
     def heard(self, link: Link, message: Message, now: float) -> list[OverlayEffect]:
@@ -184,13 +203,15 @@ class Overlay:
 
     def tick(self, now: float) -> list[OverlayEffect]:
         """A timer of the overlay has come due."""
-        self.membership.expire_places(now)
+        self.carrier.expire(now)
         self.walks.tick(now)
         return self._flush()
 
     def leave(self, now: float) -> list[OverlayEffect]:
         """The node is stopping: look for no more links, and note when neighbours were seen last."""
         self._is_leaving = True
+        self.walks.stop()
+        self.carrier.stop()
         for neighbour in self.membership.neighbours.values():
             rtt_s = neighbour.link.round_trips.mean_s
             self._out += self.book.worked(neighbour.peer, None, rtt_s, now)
@@ -217,16 +238,20 @@ class Overlay:
         assert peer is not None
         acceptance = self.carrier.acceptances.get(link.attempt)
         gives_up = acceptance.gives_up if acceptance is not None else None
-        place = self.membership.places.pop(link.token, None) if not link.outbound else None
+        comes_for_its_place = not link.outbound and link.purpose is Purpose.STANDING
+        place = self.membership.places.pop(link.token, None) if comes_for_its_place else None
+        victim = None
         if peer in self.membership.neighbours:
             if acceptance is not None and gives_up is not None:
                 self.carrier.split_is_off(acceptance)
         elif gives_up is not None:
-            self._give_up(gives_up)
+            victim = gives_up
         elif place is not None and place.replaces and self.membership.is_full:
-            victim = self.membership.random_neighbour(peer)
-            if victim is not None:
-                self._give_up(victim.link)
+            other = self.membership.random_neighbour(peer)
+            victim = other.link if other is not None else None
+        if victim is not None and self.membership.is_full:
+            self._give_up(victim)
+            victim = None
         added, dropped = self.membership.add(link)
         if link.attempt in self.carrier.acceptances:
             self.carrier.opened(link.attempt, link)
@@ -234,10 +259,30 @@ class Overlay:
             self._out.append(Disconnect(link.number, CloseReason.FULL, "all places are taken"))
             return
         if dropped is not None:
-            self._out.append(Disconnect(dropped.number, CloseReason.DUPLICATE))
+            self._drop_twin(dropped, self.membership.neighbours[peer].link, now)
         if added is Added.NEW:
+            self.membership.drop_places(peer)
             self._say_up(link)
-        self.walks.linked(link.token, link.purpose, now)
+            if victim is not None:  # with room for both, nobody is alone in between
+                self._give_up(victim)
+        # A token of ours comes back over a link that its finder dialled, or goes out on one that
+        # we dialled to take a place; on other links the token is of the other end's walk.
+        if link.outbound == (link.purpose is Purpose.STANDING):
+            self.walks.linked(link.token, link.purpose, now)
+
+    def _drop_twin(self, loser: Link, winner: Link, now: float) -> None:
+        """Close the link that lost, at the right end. The winner opens last where it was dialled:
+        were the other end to close the loser, its word might come before the winner is open."""
+        if winner.outbound:
+            self._out.append(Disconnect(loser.number, CloseReason.DUPLICATE))
+        else:
+            loser.retire(now)
+
+    def _can_be_dialled(self) -> bool:
+        """Whether an origin that is kept a place could come here. Not if nobody ever came, and
+        acceptors that dialled us at what we announce had to have us dial instead."""
+        vain = self.walks.counts["dial me"]
+        return self._announces() and (self._was_dialled or vain < VAIN_DIAL_BACKS)
 
     def _give_up(self, link: Link) -> None:
         """Drop a link for a newcomer, in the same step in which the newcomer takes its place."""
@@ -276,18 +321,24 @@ class Overlay:
         """Note what the greeting tells of the peer's addresses, and that it lives."""
         peer = link.peer
         assert peer is not None
-        if link.record:
-            try:
-                record = open_record(link.record, self._signatures)
-            except InvalidRecord:
-                record = None
-            if record is not None and record.peer == peer:
-                # Behind the host we see it at, a peer may name any port, but no other host.
-                host = link.remote.host
-                believed = tuple(a for a in record.parsed_addresses() if a.host == host)
-                self._out += self.book.heard(record, link.record, believed, "link", now)
+        record = self._genuine(link.record, peer)
+        if record is None:
+            link.record = b""  # or we would pass it on, and be blamed for it
+        else:
+            # Behind the host we see it at, a peer may name any port, but no other host.
+            host = link.remote.host
+            believed = tuple(a for a in record.parsed_addresses() if a.host == host)
+            self._out += self.book.heard(record, link.record, believed, "link", now)
         dialled = link.remote if link.outbound else None
         self._out += self.book.worked(peer, dialled, None, now)
+
+    def _genuine(self, blob: bytes, peer: PeerId) -> PeerRecord | None:
+        """The record in a blob if `peer` signed it for this network."""
+        try:
+            record = open_record(blob, self._signatures)
+        except InvalidRecord:
+            return None
+        return record if record.peer == peer else None
 
     def _on_acquaintances(self, link: Link, body: Acquaintances, now: float) -> None:
         if link.number in self._acquainted:
@@ -305,7 +356,7 @@ class Overlay:
 
     def _attempt_ended(self, attempt: int, ended: Ended, now: float) -> None:
         if attempt in self.carrier.acceptances:
-            was_refused = ended.reason is not None
+            was_refused = ended.reason is not None and not ended.by_us
             self.carrier.failed(attempt, was_refused=was_refused, now=now)
         elif attempt in self.walks.attempts:
             self.walks.failed(attempt, ended, now)

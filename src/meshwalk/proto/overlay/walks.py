@@ -56,6 +56,8 @@ class Walk(msgspec.Struct):
     link: Link
     expires_at: float
     split_taken: bool = False
+    is_promised: bool = False
+    """An acceptor keeps a place, and we have dialled it: once, whatever else is answered."""
 
 
 class Source(msgspec.Struct):
@@ -109,6 +111,7 @@ class Walks:
         self._timers = timers
         self._out = out
         self._not_before = float("-inf")
+        self._is_stopped = False
 
     # Inputs.
 
@@ -121,11 +124,13 @@ class Walks:
 
     def refill(self, now: float) -> None:
         """Start as many walks as are wanted and allowed now, or set the timer for later."""
+        if self._is_stopped:
+            return
         missing = self._membership.missing
         # Half of what is missing at a time: meanwhile others' walks end here and fill the rest,
         # and the mean number of links stays near the minimum instead of its double.
         wanted = (missing + 1) // 2 - len(self.walks)
-        if wanted <= 0 or self.attempts:
+        if wanted <= 0 or any(isinstance(what, Source) for what in self.attempts.values()):
             return  # the end of what is under way calls this again
         if now < self._not_before:
             self._timers.set(REFILL, self._not_before)
@@ -138,10 +143,20 @@ class Walks:
             else:
                 self._wait_for_somebody(now)
 
-    def invites(self, token: bytes, purpose: Purpose) -> bool:
+    def stop(self) -> None:
+        """The node is stopping: look for no more links."""
+        self._is_stopped = True
+        self.walks.clear()
+        self.late.clear()
+        self.attempts.clear()
+        self._membership.walks_under_way = 0
+        self._timers.cancel(REFILL)
+        self._timers.cancel(EXPIRY)
+
+    def invites(self, token: bytes, purpose: Purpose, now: float) -> bool:
         """Whether a peer that quotes this token may become a neighbour."""
         walk = self.walks.get(token) or self.late.get(token)
-        if walk is None:
+        if walk is None or walk.expires_at <= now:
             return False
         return purpose is Purpose.JOIN_ACCEPT or not walk.split_taken
 
@@ -159,15 +174,19 @@ class Walks:
 
     def answered(self, id: int, reply: JoinReply, link: Link, now: float) -> bool:
         """An answer to one of our requests; false when `id` is none of them."""
-        walk = next((w for w in self.walks.values() if w.id == id and w.link is link), None)
+        under_way = [*self.walks.values(), *self.late.values()]
+        walk = next((w for w in under_way if w.id == id and w.link is link), None)
         if walk is None:
             return False
         if reply.outcome is JoinOutcome.DIAL_ME:
-            self._dial_acceptor(walk, reply, now)
-        else:
+            self.counts["dial me"] += 1
+            if self._membership.missing and not walk.is_promised:
+                self._dial_acceptor(walk, reply, now)
+        elif walk.token in self.walks:
             self.counts[reply.outcome.name.lower().replace("_", " ")] += 1
             self._end(walk)
-            if reply.outcome is not JoinOutcome.LINKED and not walk.split_taken:
+            # A link would have ended the walk before: LINKED is no better than the other outcomes.
+            if not walk.split_taken:
                 # Whoever carried the walk may have lost sight of it while it went on.
                 self._keep_late(walk)
                 self._failed(now)
@@ -192,12 +211,17 @@ class Walks:
         """A dial of ours has failed, or the other end has refused."""
         what = self.attempts.pop(attempt)
         is_myself = ended.reason is CloseReason.SELF
-        if what.addresses and ended.reason is None and not ended.not_admitted:
+        was_dialled = ended.reason is not None or not ended.by_us
+        was_refused = ended.reason is not None and not ended.by_us
+        # Also when another peer answered: private addresses mean somebody else elsewhere.
+        if what.addresses and was_dialled and not was_refused:
             self._dial(what, now)
             return
         if isinstance(what, Promised):
             self._end(what.walk)
             self._failed(now)
+        elif not was_dialled:
+            pass  # no fault of theirs
         elif what.entry is not None:
             self._entry_failed(what.entry, ended, is_myself=is_myself, now=now)
         elif what.peer is not None:
@@ -223,6 +247,9 @@ class Walks:
         for walk in expired:
             self.counts["timed out"] += 1
             self._end(walk)
+            # Whoever accepts it just now has kept a place, and should not have done so in vain.
+            walk.expires_at = now + self._config.walk_timeout_s
+            self._keep_late(walk)
         if expired:
             self._failed(now)
         self._set_expiry()
@@ -258,18 +285,24 @@ class Walks:
             for e in self._book.candidates(now)
             if e.peer not in neighbours and e.peer not in entry_peers
         ]
-        limit = self._config.addresses_per_peer_max
-        # An entry that was just given is what the user waits for; later it is the last resort.
+        dials, limit = self._config.book_dials, self._config.addresses_per_peer_max
+        # An entry that was just given is what the user waits for; later it is the last resort, but
+        # it gets a turn however many dead peers the book has.
         fresh = [e for e in entries if e.failures == 0 and e.peer is None]
-        stale = [e for e in entries if e not in fresh]
+        stale = [e for e in entries if e.failures > 0 or e.peer is not None]
+        stale.sort(key=lambda e: e.next_try_at)
         sources = [
             *(Source(e, None, [e.address], e.address) for e in fresh),
             *(Source(None, e.peer, e.to_try(limit), e.to_try(1)[0]) for e in known),
-            *(Source(e, None, [e.address], e.address) for e in stale),
-        ][: self._config.book_dials]
-        for source in sources:
+        ]
+        last_resorts = [Source(e, None, [e.address], e.address) for e in stale]
+        chosen = sources[: dials - min(len(last_resorts), dials // 2)]
+        chosen += last_resorts[: dials - len(chosen)]
+        for source in chosen:
+            if source.peer is not None:
+                self._book.entries[source.peer].tried_at = now
             self._dial(source, now)
-        return bool(sources)
+        return bool(chosen)
 
     def _dial(self, what: Source | Promised, now: float) -> None:
         attempt = self._new_id()
@@ -288,18 +321,19 @@ class Walks:
             record = open_record(reply.record, self._signatures)
         except InvalidRecord:
             record = None
-        addresses = list(record.parsed_addresses()) if record is not None else []
-        if record is None or not addresses or self._membership.is_full:
+        limit = self._config.addresses_per_peer_max
+        addresses = list(record.parsed_addresses()[:limit]) if record is not None else []
+        walk.is_promised = True
+        if record is None or not addresses or self._membership.knows(record.peer_id):
             self._end(walk)
             self._failed(now)
             return
         self._out += self._book.heard(record, reply.record, tuple(addresses), "walk", now)
-        limit = self._config.addresses_per_peer_max
-        self._dial(Promised(walk, record.peer_id, addresses[:limit]), now)
+        self._dial(Promised(walk, record.peer_id, addresses), now)
 
     def _entry_failed(self, entry: Entry, ended: Ended, *, is_myself: bool, now: float) -> None:
-        if is_myself:
-            self.entries.remove(entry)  # an entry that is this node leads nowhere
+        if is_myself:  # an entry that is this node leads nowhere
+            self.entries = [e for e in self.entries if e.address != entry.address]
         entry.failures += 1
         entry.next_try_at = now + self._pause(entry.failures)
         why = "this is the node itself" if is_myself else ended.text
@@ -328,6 +362,7 @@ class Walks:
         if len(self.late) >= LATE_MAX:
             del self.late[next(iter(self.late))]
         self.late[walk.token] = walk
+        self._set_expiry()
 
     def _succeeded(self, now: float) -> None:
         self.failures = 0
@@ -337,7 +372,9 @@ class Walks:
         if now < self._not_before:
             return  # another walk of a round that has failed already
         self.failures += 1
-        self._not_before = now + self._pause(self.failures)
+        # Longer and longer, but not before everybody in the book has had a turn.
+        is_first_pass = not self._membership.neighbours and self._book.has_untried(now)
+        self._not_before = now + self._pause(1 if is_first_pass else self.failures)
 
     def _pause(self, failures: int) -> float:
         config = self._config
@@ -345,7 +382,8 @@ class Walks:
         return pause * self._rng.uniform(0.5, 1.5)
 
     def _set_expiry(self) -> None:
-        if self.walks:
-            self._timers.set(EXPIRY, min(w.expires_at for w in self.walks.values()))
+        under_way = [*self.walks.values(), *self.late.values()]
+        if under_way:
+            self._timers.set(EXPIRY, min(w.expires_at for w in under_way))
         else:
             self._timers.cancel(EXPIRY)

@@ -1,0 +1,129 @@
+"""`meshwalk chat`: talk to everyone in a network, at a terminal or through pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
+
+from meshwalk.cli.chat_pipes import Pipes
+from meshwalk.cli.chat_session import Screen, Session
+from meshwalk.cli.options import NodeOptions, default_data_folder, make_node
+from meshwalk.cli.render import error_line
+from meshwalk.errors import MeshwalkError, StoreInUse
+from meshwalk.net.node import Node
+
+# SIGHUP is missing on Windows.
+_SIGNALS: Final = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+ENDED_BY_SIGNAL = 128  # plus the signal's number: the convention of POSIX shells
+
+
+async def chat(options: NodeOptions, entry: str | None) -> int:
+    """Run a node and chat until the input ends, a command, or a signal: the exit status.
+
+    0: left as asked, and every line was handed on. 1: the node could not start or join, or some
+    line reached nobody; one line on the screen says why. 128 + n: signal n came; links were closed
+    properly all the same.
+    """
+    ending = _Ending()
+    async with _screen(ending) as screen:
+        try:
+            async with _node(options, screen) as node:
+                return await _converse(node, screen, entry, bool(options.secret), ending)
+        except MeshwalkError as error:
+            await screen.problem(error_line(error))
+            return 1
+
+
+class _Ending:
+    """Ends a task early, from a signal or because nobody reads; keeps the status for that."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.task: asyncio.Task[int] | None = None
+
+    def end(self, status: int) -> None:
+        if self.status is None:
+            self.status = status
+        if self.task is not None:
+            self.task.cancel()
+
+
+async def _converse(
+    node: Node, screen: Screen, entry: str | None, has_secret: bool, ending: _Ending
+) -> int:
+    session = Session(node, screen, has_secret)
+    async with asyncio.TaskGroup() as group:
+        shown = [
+            group.create_task(session.show_messages()),
+            group.create_task(session.show_news()),
+        ]
+        ending.task = talk = group.create_task(session.talk(entry))
+        if ending.status is not None:
+            talk.cancel()
+        await asyncio.wait([talk])
+        for task in shown:
+            task.cancel()
+    if not talk.cancelled():
+        return talk.result()
+    return ending.status or 0
+
+
+@contextlib.asynccontextmanager
+async def _node(options: NodeOptions, screen: Screen) -> AsyncIterator[Node]:
+    node = make_node(options)
+    try:
+        await node.start()
+    except StoreInUse:
+        if options.data != default_data_folder():
+            raise
+        # A second terminal is enough to see a network; it cannot be the same peer twice.
+        node = Node(network=options.network, secret=options.secret, listen=options.listen)
+        await node.start()
+        await screen.news("another program is using your identity; this chat has a passing one")
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+@contextlib.asynccontextmanager
+async def _screen(ending: _Ending) -> AsyncIterator[Screen]:
+    with _signals(ending.end):
+        if _is_terminal():
+            # Imported here, because a script need not wait for it: 0.2 s.
+            from meshwalk.cli.chat_terminal import Terminal
+
+            with Terminal() as terminal:
+                yield terminal
+            return
+        pipes = Pipes(on_broken=lambda: ending.end(0))
+        try:
+            yield pipes
+        finally:
+            pipes.close()
+
+
+def _is_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+@contextlib.contextmanager
+def _signals(end: Callable[[int], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    installed: list[signal.Signals] = []
+    # NotImplementedError: Windows; RuntimeError and ValueError: not in the main thread.
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, end, ENDED_BY_SIGNAL + number)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,413 @@
+"""The argument tree, the exit codes, and the door through which every error leaves.
+
+    0    fine; for `up` and `chat` also: ended because it was told to
+    1    the operation failed; one line on stderr says why
+    2    wrong usage: an unknown command or option, or a value that can never work
+    130  interrupted from the keyboard
+
+Reading the arguments only picks an *action*; what it needs is imported when it runs, so that
+`--help` is quick. MESHWALK_DEBUG=1 shows tracebacks and the library's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from meshwalk.cli.options import NodeOptions
+
+OK: Final = 0  # as documented above; 130 is 128 + SIGINT, what shells report
+FAILED: Final = 1  # as above
+WRONG_USAGE: Final = 2  # as above, and click's own
+INTERRUPTED: Final = 130  # as above
+
+DEMO_NODES: Final = 30  # guess: one screen of a terminal
+DEMO_KILL: Final = "40%"
+JOIN_TIMEOUT_S: Final = 15.0  # as net/node.py, which would take long to import here
+PINGS_MAX: Final = 1000  # guess: minutes
+
+Action = Callable[[], int]
+
+app = typer.Typer(
+    name="meshwalk",
+    help="Peer-to-peer networks that build and mend themselves.",
+    epilog="MESHWALK_DEBUG=1 shows the log and tracebacks.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Common:
+    """The options that stand before the command, or come from the environment."""
+
+    def __init__(
+        self,
+        data: Path | None,
+        listen: str | None,
+        network: str | None,
+        secret_file: Path | None,
+    ) -> None:
+        self.data = data
+        self.listen = listen
+        self.network = network
+        self.secret_file = secret_file
+
+
+# The texts name the variables, since those after a command do not know of them; see `_options`.
+_DATA: Final = "The node's folder: identity, known peers, history. Also MESHWALK_DATA."
+_LISTEN: Final = "Where to listen; port 0 is any free one. Also MESHWALK_LISTEN."
+_NETWORK: Final = "Which network; an invite brings its own. Also MESHWALK_NETWORK."
+_FILE: Final = "A file with the network's secret. Also MESHWALK_SECRET_FILE."
+
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=_DATA)]
+Listen = Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help=_LISTEN)]
+NetworkName = Annotated[str | None, typer.Option("--network", metavar="NAME", help=_NETWORK)]
+SecretFile = Annotated[Path | None, typer.Option("--secret-file", metavar="FILE", help=_FILE)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+Entry = Annotated[str, typer.Argument(metavar="ENTRY", help="An invite or HOST:PORT.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _print_version()
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    ctx: typer.Context,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", envvar="MESHWALK_DATA", show_envvar=False, help=_DATA
+        ),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            envvar="MESHWALK_LISTEN",
+            show_envvar=False,
+            help=_LISTEN,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network", metavar="NAME", envvar="MESHWALK_NETWORK", show_envvar=False, help=_NETWORK
+        ),
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--secret-file",
+            metavar="FILE",
+            envvar="MESHWALK_SECRET_FILE",
+            show_envvar=False,
+            help=_FILE,
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    ctx.obj = Common(data, listen, network, secret_file)
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit
+
+
+# Commands that run a node.
+
+
+@app.command(help="Talk with everyone in a network.")
+def chat(
+    ctx: typer.Context,
+    entry: Annotated[
+        str | None, typer.Argument(metavar="ENTRY", help="An invite or HOST:PORT.")
+    ] = None,
+    data: Data = None,
+    listen: Listen = None,
+    network: NetworkName = None,
+    secret_file: SecretFile = None,
+) -> Action:
+    given = Common(data, listen, network, secret_file)
+
+    def action() -> int:
+        from meshwalk.cli.chat import chat as run_chat
+
+        return _run(run_chat(_options(ctx.obj, given, [entry] if entry else []), entry))
+
+    return action
+
+
+@app.command(help="Run a node until Ctrl-C or `meshwalk stop`.")
+def up(
+    ctx: typer.Context,
+    entries: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ENTRY", help="Invites or HOST:PORT; tried again and again."),
+    ] = None,
+    data: Data = None,
+    listen: Listen = None,
+    network: NetworkName = None,
+    secret_file: SecretFile = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help='Print only "ready".')] = False,
+) -> Action:
+    given = Common(data, listen, network, secret_file)
+
+    def action() -> int:
+        from meshwalk.cli.up import up as run_up
+
+        return _run(run_up(_options(ctx.obj, given, entries or []), entries or [], quiet=quiet))
+
+    return action
+
+
+@app.command(help="Watch a network on this machine mend itself.")
+def demo(
+    nodes: Annotated[int, typer.Option("--nodes", min=2, max=1000, help="How many.")] = DEMO_NODES,
+    kill: Annotated[
+        str, typer.Option("--kill", metavar="PERCENT", help="How many to kill: 40 or 40%.")
+    ] = DEMO_KILL,
+    as_json: AsJson = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Make the same choices again.")] = None,
+) -> Action:
+    kill_percent = _percent(kill)
+
+    def action() -> int:
+        from meshwalk.cli.demo import demo as run_demo
+
+        return run_demo(nodes, kill_percent, as_json, seed)
+
+    return action
+
+
+# Commands that ask a running node.
+
+
+@app.command(help="Show how the running node fares.")
+def status(ctx: typer.Context, data: Data = None, as_json: AsJson = False) -> Action:
+    return lambda: _run(_queries().status(_folder(ctx.obj, data), as_json=as_json))
+
+
+@app.command(help="List the peers that the running node knows.")
+def peers(ctx: typer.Context, data: Data = None, as_json: AsJson = False) -> Action:
+    return lambda: _run(_queries().peers(_folder(ctx.obj, data), as_json=as_json))
+
+
+@app.command("id", help="Show the node's PeerId.")
+def show_id(ctx: typer.Context, data: Data = None, as_json: AsJson = False) -> Action:
+    return lambda: _run(_queries().show_id(_folder(ctx.obj, data), as_json=as_json))
+
+
+@app.command(help="Show what others need to join.")
+def invite(ctx: typer.Context, data: Data = None, as_json: AsJson = False) -> Action:
+    return lambda: _run(_queries().invite(_folder(ctx.obj, data), as_json=as_json))
+
+
+@app.command(help="Measure the round trip to a peer or an address.")
+def ping(
+    ctx: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="A neighbour's PeerId, its start, or HOST:PORT."),
+    ],
+    count: Annotated[
+        int, typer.Option("--count", "-c", min=1, max=PINGS_MAX, help="How often.")
+    ] = 1,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> Action:
+    return lambda: _run(_queries().ping(_folder(ctx.obj, data), target, count, as_json=as_json))
+
+
+@app.command(help="Have the running node join a network.")
+def join(
+    ctx: typer.Context,
+    entry: Entry,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=600, help="How long.")
+    ] = JOIN_TIMEOUT_S,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> Action:
+    return lambda: _run(_queries().join(_folder(ctx.obj, data), entry, timeout, as_json=as_json))
+
+
+@app.command(help="Stop the running node.")
+def stop(ctx: typer.Context, data: Data = None) -> Action:
+    return lambda: _run(_queries().stop(_folder(ctx.obj, data)))
+
+
+@app.command(help="Show the version.")
+def version() -> Action:
+    def action() -> int:
+        _print_version()
+        return OK
+
+    return action
+
+
+# What the commands share.
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    from meshwalk.net.loop import run
+
+    return run(main)
+
+
+def _queries() -> ModuleType:
+    from meshwalk.cli import queries
+
+    return queries
+
+
+def _folder(before: Common, after: Path | None) -> Path:
+    from meshwalk.cli.options import default_data_folder
+
+    # Absolute, so that messages and the control socket mean the same from everywhere.
+    return (after or before.data or default_data_folder()).expanduser().absolute()
+
+
+def _options(before: Common, after: Common, entries: Sequence[str]) -> NodeOptions:
+    """What stands after the command wins over what stands before it or in the environment."""
+    from meshwalk.cli.options import NodeOptions, read_secret
+    from meshwalk.identity.network import DEFAULT_NETWORK
+
+    network = after.network or before.network or _network_of(entries) or DEFAULT_NETWORK
+    return NodeOptions(
+        data=_folder(before, after.data),
+        listen=after.listen or before.listen,
+        network=network,
+        secret=read_secret(after.secret_file or before.secret_file),
+    )
+
+
+def _network_of(entries: Sequence[str]) -> str | None:
+    """The network that the first invite names, if there is an invite."""
+    from meshwalk.wire.address import Invite
+
+    invites = (entry for entry in entries if entry.strip().startswith("meshwalk:"))
+    return next((Invite.parse(text).network for text in invites), None)
+
+
+def _percent(text: str) -> int:
+    digits = text.strip().removesuffix("%")
+    if not (digits.isascii() and digits.isdigit()) or int(digits[:4]) > 100:
+        why = "write a percentage from 0 to 100, such as 40 or 40%"
+        raise typer.BadParameter(why, param_hint="'--kill'")
+    return int(digits)
+
+
+def _print_version() -> None:
+    from meshwalk.version import __version__
+
+    print(f"meshwalk {__version__}")
+
+
+# The door.
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    raise SystemExit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command; the exit code. Whatever goes wrong becomes one line on stderr."""
+    is_debugging = os.environ.get("MESHWALK_DEBUG", "") not in ("", "0")
+    _set_up_logging(is_debugging)
+    try:
+        picked = typer.main.get_command(app).main(
+            list(arguments), prog_name="meshwalk", standalone_mode=False
+        )
+        code = picked() if callable(picked) else int(picked or OK)
+        sys.stdout.flush()  # now, while an error can still be told
+    except (Exception, KeyboardInterrupt) as error:  # door: the top of the process
+        if is_debugging:
+            logging.getLogger("meshwalk").critical("", exc_info=error)
+        line, code = _explained(error)
+        _complain(line)
+    return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    from meshwalk.errors import InvalidArgument, MeshwalkError
+
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads the output any more", FAILED
+    if isinstance(error, InvalidArgument):
+        return _one_line(str(error)), WRONG_USAGE
+    if isinstance(error, MeshwalkError):
+        return _one_line(str(error)), FAILED
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename else ""
+        return _one_line(f"{error.strerror or error}{place}"), FAILED
+    # typer brings its own copy of click, or uses click itself, by its version: both have this.
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        text = _one_line(" ".join(str(usage()).split())).rstrip(".")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "meshwalk"
+        return f"{text}; see `{command} --help`", WRONG_USAGE
+    return (
+        _one_line(
+            f"this is a defect of meshwalk ({type(error).__name__}: {error});"
+            " run again with MESHWALK_DEBUG=1 and report what it shows"
+        ),
+        FAILED,
+    )
+
+
+def _one_line(text: str) -> str:
+    from meshwalk.cli.render import printable
+
+    return printable(text) or "failed, and did not say why"
+
+
+def _complain(line: str) -> None:
+    try:
+        print(f"meshwalk: {line}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:
+        # Nobody listens. Else the interpreter would fail once more when it flushes at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+
+
+class _OneLine(logging.Handler):
+    """Warnings of the library and of what it uses, a line each, on whatever stderr is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+        _complain(_one_line(text))
+
+
+def _set_up_logging(is_debugging: bool) -> None:
+    root = logging.getLogger()
+    if is_debugging:
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        root.setLevel(logging.DEBUG)
+    else:
+        handler = _OneLine(logging.WARNING)
+    root.addHandler(handler)

@@ -1,0 +1,235 @@
+"""Text shown to people: pure functions. Nothing that a stranger wrote reaches a screen but through
+`printable`, which leaves no character that a terminal could take for a command."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import unicodedata
+from collections.abc import Iterable
+from io import StringIO
+from typing import Any, Final
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from meshwalk.events import Delivery, Event
+from meshwalk.net.peers import PeerInfo
+from meshwalk.wire.peerid import SHORT_CHARACTERS, PeerId
+
+SCREEN_CHARACTERS_MAX = 1000  # guess: twelve lines of 80 columns, half of a screen
+LABEL_CHARACTERS_MAX = 40  # guess: half a line for a topic, a reason or an agent
+HEX_BYTES_MAX = 16  # one line of a hex dump, as xxd prints it
+COMBINING_MAX = 4  # guess: Vietnamese and Hebrew need up to three; more climb into other lines
+TABLE_COLUMNS = 100  # the line length of this project's own text
+
+NEWLINE_MARK: Final = "⏎"
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+# Letters and marks that Unicode says are drawn as nothing: DerivedCoreProperties.txt,
+# Default_Ignorable_Code_Point, without those that str.isprintable() refuses already.
+_INVISIBLE: Final = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+_HIDDEN: Final = re.compile(f"[{_INVISIBLE}\U000e0100-\U000e01ef]")
+_LINE_ENDS: Final = re.compile("\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
+
+# Middle tones, legible on black and on white. No red, which is for problems.
+_COLOURS: Final = (
+    "#5f87d7", "#5faf5f", "#af87d7", "#d7875f", "#00afaf", "#d75faf",
+    "#af8700", "#5f5fd7", "#87af00", "#af5fff", "#00af87", "#d787af",
+)  # fmt: skip
+
+
+def printable(text: str, limit: int = SCREEN_CHARACTERS_MAX) -> str:
+    """The text as one line that is safe on any terminal, at most `limit` characters of it.
+
+    Line ends become "⏎", tabs and odd spaces a space, control characters their pictures ("␛"), or
+    "\N{REPLACEMENT CHARACTER}" where there is none. What cannot be seen is left out: bidi controls,
+    zero-width characters, variation selectors. A longer text ends in "… (1,048,576 characters)".
+    """
+    shown = text[:limit]
+    if not shown.isprintable() or _HIDDEN.search(shown):
+        shown = "".join(map(_safe, _LINE_ENDS.sub("\n", shown)))
+    if not shown.isascii():
+        shown = _without_towers(shown)
+    if len(text) > limit:
+        shown += f"… ({len(text):,} characters)"
+    return shown
+
+
+def label(text: str) -> str:
+    """`printable` for what stands beside other text: topics, reasons, agents."""
+    return printable(text, LABEL_CHARACTERS_MAX)
+
+
+def body_text(body: Any, limit: int = SCREEN_CHARACTERS_MAX) -> str:
+    """A message's body in one safe line: text as it is, bytes as size and start, the rest cut."""
+    if isinstance(body, str):
+        shown = printable(body, limit)
+        if shown.strip():
+            return shown
+        return f"({len(body):,} characters, none of them visible)"
+    if isinstance(body, bytes | bytearray | memoryview):
+        start = bytes(body[:HEX_BYTES_MAX]).hex(" ")
+        more = " …" if len(body) > HEX_BYTES_MAX else ""
+        return f"({len(body):,} bytes: {start}{more})" if start else "(0 bytes)"
+    try:
+        return printable(reprlib.repr(body), limit)
+    except ValueError:  # int(): no decimal text for more than 4,300 digits
+        return f"({type(body).__name__})"
+
+
+def message_line(message: Delivery, limit: int = SCREEN_CHARACTERS_MAX) -> str:
+    """`k3v7abcd -> hello`: who wrote it, under what topic or for whom alone, and the body."""
+    return f"{message.origin.short}{_kind(message)} -> {body_text(message.body, limit)}"
+
+
+def message_fragments(
+    message: Delivery, limit: int = SCREEN_CHARACTERS_MAX
+) -> list[tuple[str, str]]:
+    """`message_line` as (style, text) for a terminal, the origin in its colour."""
+    return [
+        (f"{colour_of(message.origin)} bold", message.origin.short),
+        ("#808080", f"{_kind(message)} -> "),
+        ("", body_text(message.body, limit)),
+    ]
+
+
+def colour_of(peer: PeerId) -> str:
+    """A colour that stays with a peer. A help for the eye and no proof: there are only twelve."""
+    return _COLOURS[int.from_bytes(peer[:4], "big") % len(_COLOURS)]
+
+
+def event_line(event: Event) -> str:
+    """An event in one safe line."""
+    return printable(str(event))
+
+
+def error_line(error: Exception) -> str:
+    """An error in one safe line; its text may quote strangers."""
+    return printable(str(error)) or type(error).__name__
+
+
+# Numbers.
+
+
+def duration(seconds: float) -> str:
+    """A time span for people, in its two largest units: "0.4 s", "12 s", "3 min", "2 h 5 min"."""
+    if seconds < 0.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: "512 B", "1.5 KiB", "3.0 MiB"."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= 1024
+        if value < 1023.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
+
+
+def round_trip(seconds: float | None) -> str:
+    """A round-trip time for people: "0.42 ms", "38 ms", "1.2 s"; "-" when never measured."""
+    if seconds is None:
+        return "-"
+    if seconds >= 0.9995:
+        return f"{seconds:.1f} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.2f} ms" if milliseconds < 9.995 else f"{milliseconds:.0f} ms"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 neighbour`, `3 neighbours`, `no neighbours`."""
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+# Tables.
+
+
+def peers_table(peers: Iterable[PeerInfo]) -> Table:
+    """Peers, one a line, for a rich console; `as_text` makes plain text of it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("peer", "state", "address"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("RTT", "linked", "silent", "in", "out"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for peer in peers:
+        cells = (
+            peer.state,
+            peer.address.removeprefix("tcp://"),
+            round_trip(peer.rtt_s),
+            "-" if peer.linked_s is None else duration(peer.linked_s),
+            duration(peer.seen_s_ago),
+            f"{peer.messages_in:,}",
+            f"{peer.messages_out:,}",
+        )
+        texts = [Text(printable(cell)) for cell in cells]
+        table.add_row(Text(peer.peer.short, style=colour_of(peer.peer)), *texts)
+    return table
+
+
+def as_text(renderable: RenderableType, columns: int = TABLE_COLUMNS) -> str:
+    """What rich draws, as plain text without colours and without blanks at line ends."""
+    out = StringIO()
+    Console(file=out, width=columns, color_system=None, highlight=False).print(renderable)
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
+
+
+# What the above share.
+
+
+def _kind(message: Delivery) -> str:
+    topic = f" [{label(message.topic)}]" if message.topic else ""
+    return topic if message.is_broadcast else f"{topic} (to you alone)"
+
+
+def _safe(character: str) -> str:
+    if character.isprintable():
+        return "" if _HIDDEN.match(character) else character
+    if character == "\n":
+        return NEWLINE_MARK
+    if character == "\t":
+        return " "
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)  # Unicode block Control Pictures: ␀ to ␟
+    if code == 0x7F:
+        return "␡"
+    category = unicodedata.category(character)
+    if category == "Zs":
+        return " "
+    # Private, unassigned, surrogate and C1 characters stand for something, so leave a trace.
+    return "" if category == "Cf" else REPLACEMENT
+
+
+def _without_towers(text: str) -> str:
+    """Leave out combining marks beyond `COMBINING_MAX` in a row."""
+    kept: list[str] = []
+    run = 0
+    for character in text:
+        run = run + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        if run <= COMBINING_MAX:
+            kept.append(character)
+    return "".join(kept)
+
+
+OWN_NAME: Final = "you".rjust(SHORT_CHARACTERS)
+
+
+def own_fragments(text: str) -> list[tuple[str, str]]:
+    """An own line as (style, text) for a terminal, in line with those of others."""
+    return [("bold", OWN_NAME), ("#808080", " -> "), ("", printable(text))]

@@ -1,0 +1,193 @@
+"""`meshwalk up`: a node without a prompt, until a signal or `meshwalk stop` ends it.
+
+On stdout: who the node is, then a line that begins with "ready", which scripts can wait for, then
+a line per event. With `quiet` only "ready". Stopping politely, however asked, is success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from meshwalk.cli.options import NodeOptions, make_node
+from meshwalk.cli.render import event_line, printable
+from meshwalk.errors import InvalidArgument, NotAdmitted, Unreachable
+from meshwalk.events import Alone, EntryFailed, Event, Joined, MessagesDropped, StoreFailed
+from meshwalk.net.control import Control, is_supported
+from meshwalk.net.node import Node
+from meshwalk.net.subscription import Subscription
+from meshwalk.wire.address import INVITE_CHARACTERS_MAX, Address, Invite
+
+LINE_CHARACTERS_MAX = INVITE_CHARACTERS_MAX + 100  # the longest thing shown, and its name
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a supervisor, a terminal that closes
+
+
+async def up(options: NodeOptions, entries: Sequence[str], *, quiet: bool) -> int:
+    """Run a node until it is stopped; the exit code.
+
+    Entries are tried in the background, again and again. Raises what trying again cannot mend:
+    `InvalidArgument`, `NotAdmitted` when no entry lets the node in, `AddressInUse`, `StoreError`.
+    """
+    for entry in entries:
+        _check(entry)
+    say = _say_nothing if quiet else _say
+    stopping = asyncio.Event()
+    with _signals(stopping.set):
+        node = make_node(options)
+        await node.start()
+        control = Control(node, options.data, stopping.set)
+        try:
+            events = node.events()  # from before the first join, so that none goes by unheard
+            path = str(await control.start()) if is_supported() else "none on this system yet"
+            if quiet:
+                _print("ready")
+            else:
+                _introduce(node, path)
+            await _run(node, entries, events, stopping, say)
+        finally:
+            await node.stop()
+            await control.close()
+    say("stopped")
+    return 0
+
+
+async def _run(
+    node: Node,
+    entries: Sequence[str],
+    events: Subscription[Event],
+    stopping: asyncio.Event,
+    say: Callable[[str], None],
+) -> None:
+    """Return when told to stop; raise when joining is vain."""
+    tasks = {
+        asyncio.create_task(_tell(events, say)),
+        asyncio.create_task(_enter(node, entries, say)),
+        asyncio.create_task(_until(stopping)),
+    }
+    waiting = tasks
+    try:
+        while not stopping.is_set():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until(stopping: asyncio.Event) -> None:
+    await stopping.wait()
+
+
+# Joining.
+
+
+async def _enter(node: Node, entries: Sequence[str], say: Callable[[str], None]) -> None:
+    """Join through every entry; raise when each has refused for good and nobody is linked."""
+    results = await asyncio.gather(*(_join(node, entry) for entry in entries))
+    refusals = [error for error in results if error is not None]
+    if refusals and len(refusals) == len(entries) and not node.neighbours:
+        raise refusals[0]
+    for entry, error in zip(entries, results, strict=True):
+        if error is not None:
+            say(f"cannot join through {entry}: {error}")
+
+
+async def _join(node: Node, entry: str) -> NotAdmitted | InvalidArgument | None:
+    """Try until it works, or until trying again is vain: then the reason."""
+    while True:
+        try:
+            await node.join(entry)
+        except Unreachable:
+            continue  # `join` itself has paused between its tries
+        except (NotAdmitted, InvalidArgument) as error:
+            return error
+        return None
+
+
+def _check(entry: str) -> None:
+    if entry.strip().startswith("meshwalk:"):
+        Invite.parse(entry)
+    else:
+        Address.parse(entry)
+
+
+# Telling.
+
+
+def _introduce(node: Node, control: str) -> None:
+    network = node.network
+    access = "open: no secret" if network.is_open else "with a secret"
+    for name, value in (
+        ("node", node.id.text),
+        ("network", f"{network.name} ({access})"),
+        ("listening", str(node.address)),
+        ("control", control),
+        ("invite", node.invite),
+    ):
+        _print(f"{name:<9}  {value}")
+    _print("ready; stop with Ctrl-C or `meshwalk stop`")
+
+
+async def _tell(events: Subscription[Event], say: Callable[[str], None]) -> None:
+    """A line for each event of interest; one that repeats itself is told once."""
+    last: dict[object, str] = {}
+    async for event in events:
+        if isinstance(event, Joined | Alone):
+            last.clear()
+            say(event_line(event))
+            continue
+        if isinstance(event, EntryFailed):
+            if event.not_admitted:
+                continue  # told by whoever tries to join, who knows whether that was the last hope
+            key: object = event.address
+            line = event_line(event) + "; trying again"
+        elif isinstance(event, StoreFailed | MessagesDropped):
+            key, line = type(event), event_line(event)
+        else:
+            continue
+        if last.get(key) != line:
+            last[key] = line
+            say(line)
+
+
+def _say(line: str) -> None:
+    _print(f"{time.strftime('%H:%M:%S')}  {line}")
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _print(line: str) -> None:
+    # Flushed, since whoever waits for "ready" may read from a pipe. An invite is shown whole.
+    print(printable(line, LINE_CHARACTERS_MAX), flush=True)
+
+
+@contextmanager
+def _signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Have the first signal call `stop`; a second one ends the program at once."""
+    loop = asyncio.get_running_loop()
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+
+    def first() -> None:
+        restore()
+        stop()
+
+    def restore() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, first)
+    except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
+        numbers.clear()
+    try:
+        yield
+    finally:
+        restore()

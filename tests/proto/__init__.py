@@ -1,0 +1,1 @@
+"""Tests of the machines, and of whole networks of them."""

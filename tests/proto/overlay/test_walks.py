@@ -1,0 +1,229 @@
+"""A node's own walks, answer by answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshwalk.events import EntryFailed
+from meshwalk.proto.link import Ended
+from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.overlay.effects import Say
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import CloseReason, Purpose
+from meshwalk.wire.messages import JoinOutcome, JoinReply, JoinRequest
+
+from .bench import Bench, connects, disconnects, host_of, peer_of, record_of, says, tells
+
+ENTRY = Address("10.0.0.99", 1)
+
+
+def walks_in(effects: list[Say]) -> list[Say]:
+    return [s for s in effects if isinstance(s.body, JoinRequest)]
+
+
+def walking() -> tuple[Bench, Say]:
+    """A node with one neighbour, and the walk that it has sent over that link."""
+    bench = Bench(links_min=2)
+    link = bench.link(1)
+    (walk,) = walks_in(says(bench.open(link)))
+    return bench, walk
+
+
+def token_of(walk: Say) -> bytes:
+    assert isinstance(walk.body, JoinRequest)
+    return walk.body.token
+
+
+def test_alone_it_dials_its_entry_and_walks_from_there() -> None:
+    bench = Bench()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    assert (connect.address, connect.purpose) == (ENTRY, Purpose.JOIN_REQUEST)
+    _, effects = bench.succeed(connect, 99, 0.1)
+    assert len(walks_in(says(effects))) == 1
+
+
+def test_token_is_good_once_and_only_in_time() -> None:
+    bench, walk = walking()
+    link = bench.link(2, token=token_of(walk))
+    assert bench.overlay.asked(link, bench.hello(link), 0.1) is None
+    bench.open(link, 0.1)
+    again = bench.link(3, token=token_of(walk))
+    assert bench.overlay.asked(again, bench.hello(again), 0.2) is CloseReason.UNINVITED
+    assert bench.overlay.walks.walks == {}
+
+
+def test_late_tokens_expire() -> None:
+    """A defect: a walk once answered in the negative stayed open to its token for ever."""
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    bench.hear(link, JoinReply(JoinOutcome.NO_PLACE, 1), to=walk.id)
+    late = bench.link(2, token=token_of(walk))
+    assert bench.overlay.asked(late, bench.hello(late), 4.9) is None
+    assert bench.overlay.asked(late, bench.hello(late), 60.0) is CloseReason.UNINVITED
+    bench.tick_until(20)
+    assert token_of(walk) not in bench.overlay.walks.late
+
+
+def test_a_split_token_is_good_for_one_of_each_kind() -> None:
+    bench, walk = walking()
+    bench.overlay.walks.failures = 9
+    split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walk))
+    assert bench.overlay.asked(split, bench.hello(split), 0.1) is None
+    bench.open(split, 0.1)
+    second = bench.link(3, Purpose.JOIN_SPLIT, token=token_of(walk))
+    assert bench.overlay.asked(second, bench.hello(second), 0.1) is CloseReason.UNINVITED
+    accept = bench.link(3, Purpose.JOIN_ACCEPT, token=token_of(walk))
+    assert bench.overlay.asked(accept, bench.hello(accept), 0.1) is None
+
+
+@pytest.mark.parametrize("outcome", [JoinOutcome.LINKED, JoinOutcome.NO_PLACE, JoinOutcome.BUSY])
+def test_answers_without_a_link_wait_before_the_next_round(outcome: JoinOutcome) -> None:
+    """A defect: a peer that answered LINKED and did not link made us walk at once, in a loop."""
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    effects = bench.hear(link, JoinReply(outcome, 1), to=walk.id)
+    assert walks_in(says(effects)) == []
+    assert bench.overlay.walks.failures == 1
+    assert bench.timers.next() is not None
+
+
+def test_lying_neighbour_cannot_make_it_hurry() -> None:
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    started, now, id = 0, 0.0, walk.id
+    while now < 60:
+        effects = bench.hear(link, JoinReply(JoinOutcome.LINKED, 1), now, to=id)
+        now += 0.25
+        effects += bench.tick_until(now)
+        for said in walks_in(says(effects)):
+            started, id = started + 1, said.id
+    assert started <= 12
+
+
+def test_dial_me_is_followed_once() -> None:
+    """A defect: each DIAL_ME for one walk brought another four dials at others' addresses."""
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    dials = []
+    for n in range(20):
+        blob = record_of(30 + n, *[f"tcp://192.0.2.{n}:{p}" for p in range(1, 9)])
+        effects = bench.hear(link, JoinReply(JoinOutcome.DIAL_ME, 1, blob), to=walk.id)
+        dials += connects(effects)
+        while connects(effects):
+            effects = bench.fail(connects(effects)[0], 0.1)
+            dials += [c for c in connects(effects) if c.purpose is Purpose.STANDING]
+    assert len(dials) <= bench.config.addresses_per_peer_max
+    assert {c.purpose for c in dials} == {Purpose.STANDING}
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"junk",
+        record_of(5, signer=6),
+        record_of(0),
+        record_of(1),
+        record_of(5, "tcp://[::]:1"),
+    ],
+    ids=["none", "junk", "forged", "myself", "my neighbour", "nowhere"],
+)
+def test_dial_me_with_hostile_records(blob: bytes) -> None:
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    effects = bench.hear(link, JoinReply(JoinOutcome.DIAL_ME, 1, blob), to=walk.id)
+    assert connects(effects) == []
+    assert bench.overlay.walks.walks == {}
+    assert bench.overlay.walks.failures == 1
+
+
+def test_dial_me_leads_to_a_link_with_the_walks_token() -> None:
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    reply = JoinReply(JoinOutcome.DIAL_ME, 1, record_of(5))
+    (connect,) = connects(bench.hear(link, reply, to=walk.id))
+    assert (connect.expected, connect.token) == (peer_of(5), token_of(walk))
+    bench.succeed(connect, 5, 0.2)
+    assert bench.overlay.walks.walks == {}
+    assert peer_of(5) in bench.overlay.membership.neighbours
+
+
+def test_dial_me_after_the_time_is_still_followed() -> None:
+    """A defect: the acceptor kept its place in vain when its answer came a moment late."""
+    bench, walk = walking()
+    bench.tick_until(5.0)
+    assert token_of(walk) in bench.overlay.walks.late
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    reply = JoinReply(JoinOutcome.DIAL_ME, 1, record_of(5))
+    assert len(connects(bench.hear(link, reply, 5.1, to=walk.id))) == 1
+
+
+def test_answers_from_others_and_for_no_walk_are_ignored() -> None:
+    bench, walk = walking()
+    stranger = bench.link(9, Purpose.JOIN_REQUEST)
+    bench.open(stranger)
+    for link, id in ((stranger, walk.id), (stranger, 0)):
+        reply = JoinReply(JoinOutcome.DIAL_ME, 1, record_of(9))
+        assert bench.hear(link, reply, to=id) == []
+    assert token_of(walk) in bench.overlay.walks.walks
+
+
+def test_loss_of_the_link_loses_the_walk_but_not_its_token() -> None:
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    bench.end(link, now=0.1)
+    assert bench.overlay.walks.walks == {}
+    late = bench.link(2, token=token_of(walk))
+    assert bench.overlay.asked(late, bench.hello(late), 0.2) is None
+
+
+def test_the_entry_gets_a_turn_among_many_dead_peers() -> None:
+    """A defect: as long as three dead peers of the book were ready, no entry was tried again."""
+    bench = Bench()
+    known = [
+        BookEntry(peer_of(n), b"", 0, (Address(host_of(n), 1),), "store", 0.0, True)
+        for n in range(1, 60)
+    ]
+    pending = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    pending += connects(bench.overlay.start(known, 0.0))
+    now, dialled = 0.0, []
+    while now < 300:
+        while pending:
+            dialled.append(pending[0].address)
+            pending += connects(bench.fail(pending.pop(0), now))
+        now += 0.5
+        pending += connects(bench.tick_until(now))
+    assert dialled.count(ENTRY) >= 4
+
+
+def test_another_peer_at_one_address_is_no_reason_not_to_try_the_next() -> None:
+    """A defect: a private address that is somebody else's here hid the public one."""
+    bench = Bench()
+    places = (Address("192.168.0.5", 1), Address("198.51.100.1", 1))
+    entry = BookEntry(peer_of(1), b"", 0, places, "store", 0.0, True)
+    (connect,) = connects(bench.overlay.start([entry], 0.0))
+    link = bench.link(1, Purpose.JOIN_REQUEST, outbound=True)
+    link.attempt = connect.attempt
+    ended = Ended(None, "another", by_us=False, was_open=False, not_admitted=True)
+    (second,) = connects(bench.overlay.ended(link, ended, 0.1))
+    assert second.address == places[1]
+
+
+def test_own_limit_on_dials_is_not_held_against_peers() -> None:
+    """A defect: peers that were never dialled were counted as failed, and forgotten."""
+    bench = Bench()
+    entry = BookEntry(peer_of(1), b"", 0, (ENTRY,), "store", 0.0)
+    (connect,) = connects(bench.overlay.start([entry], 0.0))
+    effects = bench.overlay.not_dialled(connect.attempt, 0.0)
+    assert bench.overlay.book.entries[peer_of(1)].failures == 0
+    assert not [t for t in tells(effects) if isinstance(t.event, EntryFailed)]
+    assert bench.timers.next() is not None
+
+
+def test_link_to_the_entry_ends_with_its_walks() -> None:
+    bench = Bench()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    link, effects = bench.succeed(connect, 99, 0.1)
+    (walk,) = walks_in(says(effects))
+    effects = bench.hear(link, JoinReply(JoinOutcome.NO_PLACE, 1), 0.2, to=walk.id)
+    assert [d.link for d in disconnects(effects)] == [link.number]

@@ -1,0 +1,208 @@
+"""One link, input by input."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from meshwalk.config import LinkConfig
+from meshwalk.proto.effects import Effect, Measured, Send, Shut
+from meshwalk.proto.link import Arrived, Asked, Ended, Link, LinkState, Opened, RoundTrips
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import (
+    PROTOCOL_VERSION,
+    Channel,
+    Close,
+    CloseReason,
+    Frame,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
+from meshwalk.wire.peerid import PeerId
+
+CONFIG = LinkConfig()
+PEER = PeerId(bytes(32))
+HELLO = Hello(PROTOCOL_VERSION, Purpose.STANDING, 0, "")
+MESSAGE = Message(1, 0, Channel.APPLICATION, b"")
+FRAMES: list[Frame] = [HELLO, MESSAGE, Ping(1, 0), Pong(1, 0, 0, 0), Close(0)]
+
+
+class Bench:
+    """A link and what it has had done."""
+
+    def __init__(
+        self, state: LinkState, *, outbound: bool = False, purpose: Purpose = Purpose.STANDING
+    ) -> None:
+        self.out: list[Effect] = []
+        self.link = Link(
+            1,
+            CONFIG,
+            self.out,
+            count(1).__next__,
+            outbound=outbound,
+            remote=Address("10.0.0.1", 1),
+            now=0.0,
+            purpose=purpose,
+        )
+        hello = Hello(PROTOCOL_VERSION, purpose, 0, "")
+        if state is not LinkState.SECURING:
+            self.link.secured(PEER, hello if outbound else None, 0.0)
+        if state in (LinkState.OPEN, LinkState.CLOSING):
+            self.link.receive(hello, 0.0)
+            if not outbound:
+                self.link.consent(hello, 0.0)
+        if state is LinkState.CLOSING:
+            self.link.close(CloseReason.DUPLICATE, "", 0.0)
+        assert self.link.state is state
+        self.out.clear()
+
+
+def test_refused_stranger_is_not_heard() -> None:
+    """A defect: what an uninvited dialler sent after its greeting was delivered and flooded."""
+    bench = Bench(LinkState.GREETING)
+    assert isinstance(bench.link.receive(HELLO, 0.0), Asked)
+    bench.link.close(CloseReason.UNINVITED, "", 0.0)
+    assert bench.link.receive(MESSAGE, 0.0) is None
+
+
+def test_a_closing_link_that_was_open_hears_messages() -> None:
+    bench = Bench(LinkState.CLOSING)
+    assert bench.link.receive(MESSAGE, 0.0) == Arrived(MESSAGE)
+    assert bench.out == []
+
+
+@pytest.mark.parametrize("outbound", [True, False])
+@pytest.mark.parametrize("state", [s for s in LinkState if s is not LinkState.CLOSED])
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda f: type(f).__name__)
+def test_every_frame_in_every_state_twice(state: LinkState, frame: Frame, outbound: bool) -> None:
+    bench = Bench(state, outbound=outbound)
+    ends = 0
+    for _ in range(2):
+        news = bench.link.receive(frame, 0.0)
+        if isinstance(news, Asked):
+            news = bench.link.close(CloseReason.FULL, "", 0.0)
+        ends += isinstance(news, Ended)
+    ends += isinstance(bench.link.lost("", not_admitted=False), Ended)
+    assert ends == (0 if state is LinkState.CLOSING else 1), "Ended is said once"
+    assert bench.link.state is LinkState.CLOSED
+
+
+def test_second_hello_breaks_the_protocol() -> None:
+    bench = Bench(LinkState.OPEN)
+    news = bench.link.receive(HELLO, 0.0)
+    assert isinstance(news, Ended)
+    assert news.reason is CloseReason.PROTOCOL
+    assert Shut(1, at_once=False) in bench.out
+
+
+def test_malformed_while_closing_shuts() -> None:
+    """A defect: the stream was out of step, and the link read on."""
+    bench = Bench(LinkState.CLOSING)
+    assert bench.link.close(CloseReason.MALFORMED, "", 0.0) is None
+    assert bench.link.state is LinkState.CLOSED
+    assert bench.out == [Shut(1, at_once=True)]
+
+
+@pytest.mark.parametrize("outbound", [True, False])
+def test_securing_ends_by_itself(outbound: bool) -> None:
+    """A defect: without a driver's time-out a dial into a black hole stayed for ever."""
+    bench = Bench(LinkState.SECURING, outbound=outbound)
+    at = bench.link.deadline()
+    assert at is not None
+    assert bench.link.tick(at - 0.01) is None
+    news = bench.link.tick(at)
+    assert isinstance(news, Ended)
+    assert (news.reason, news.by_us) == (None, False)
+    assert bench.out == [Shut(1, at_once=True)]
+
+
+def test_hello_in_time_or_never() -> None:
+    bench = Bench(LinkState.GREETING)
+    news = bench.link.tick(CONFIG.hello_timeout_s)
+    assert isinstance(news, Ended)
+    assert news.reason is CloseReason.IDLE
+
+
+def test_wrong_version() -> None:
+    bench = Bench(LinkState.GREETING)
+    news = bench.link.receive(Hello(2, Purpose.STANDING, 0, ""), 0.0)
+    assert isinstance(news, Ended)
+    assert news.reason is CloseReason.VERSION
+    assert bench.link.state is LinkState.CLOSED
+
+
+@pytest.mark.parametrize("purpose", list(Purpose))
+@pytest.mark.parametrize("state", [s for s in LinkState if s is not LinkState.CLOSED])
+def test_ticks_at_deadlines_never_stand_still(state: LinkState, purpose: Purpose) -> None:
+    bench = Bench(state, purpose=purpose, outbound=True)
+    bench.link.stalled_at = 3.0
+    last = -1.0
+    for _ in range(100):
+        at = bench.link.deadline()
+        if at is None:
+            break
+        assert at > last, "a timer that loops"
+        last = at
+        bench.link.tick(at)
+    assert bench.link.state is LinkState.CLOSED, "silence ends every link"
+
+
+def test_pings_are_bounded_and_only_answers_count() -> None:
+    bench = Bench(LinkState.OPEN)
+    ids = [bench.link.ping(float(n)) for n in range(100)]
+    assert len(bench.link._pings) == CONFIG.rtt_window
+    bench.out.clear()
+    bench.link.receive(Pong(ids[0], 0, 0, 0), 100.0)
+    bench.link.receive(Pong(12345, 0, 0, 0), 100.0)
+    assert bench.out == []
+    bench.link.receive(Pong(ids[-1], 0, 0, 0), 100.0)
+    bench.link.receive(Pong(ids[-1], 0, 0, 0), 100.0)
+    assert bench.out == [Measured(ids[-1], 1.0)]
+
+
+def test_pong_with_absurd_stamps() -> None:
+    bench = Bench(LinkState.OPEN)
+    for stamps in ((2**64 - 1, 0), (0, 2**64 - 1)):
+        id = bench.link.ping(1.0)
+        bench.link.receive(Pong(id, 0, *stamps), 1.5)
+    assert list(bench.link.round_trips.samples) == [0.5, 0.5]
+
+
+def test_clock_offset_is_that_of_the_quickest_sample_kept() -> None:
+    """A defect: when the quickest left the window, the latest sample's offset was taken."""
+    trips = RoundTrips(3)
+    assert trips.clock_offset_s is None
+    assert (trips.mean_s, trips.jitter_s) == (None, None)
+    for rtt_s, offset_s in ((1.0, 10.0), (2.0, 20.0), (4.0, 40.0), (3.0, 30.0)):
+        trips.add(rtt_s, offset_s)
+    assert trips.clock_offset_s == 20.0
+    assert trips.mean_s == 3.0
+    assert trips.jitter_s == 1.5
+
+
+def test_close_text_is_fit_for_a_log() -> None:
+    """A defect: control characters of a stranger went to the screen."""
+    bench = Bench(LinkState.OPEN)
+    news = bench.link.receive(Close(99, "\x1b[2Jhi\nthere"), 0.0)
+    assert isinstance(news, Ended)
+    assert (news.reason, news.text) == (None, "?[2Jhi there")
+    assert bench.out == [Send(1, Close(99)), Shut(1, at_once=False)]
+
+
+def test_retired_link_closes_itself_if_its_peer_does_not() -> None:
+    bench = Bench(LinkState.OPEN)
+    bench.link.retire(1.0)
+    assert bench.link.tick(1.0) is None
+    news = bench.link.tick(1.0 + CONFIG.close_timeout_s)
+    assert isinstance(news, Ended)
+    assert news.reason is CloseReason.DUPLICATE
+
+
+def test_dialler_opens_with_the_answer() -> None:
+    bench = Bench(LinkState.GREETING, outbound=True)
+    assert bench.link.receive(HELLO, 0.0) == Opened(HELLO)
+    assert bench.link.is_open

@@ -1,0 +1,491 @@
+"""Whole networks of the shipped machines on the virtual clock: do they form, mend and rest?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from meshwalk.config import Config, OverlayConfig
+from meshwalk.events import Alone, EntryFailed, Joined, NeighbourDown, NeighbourUp
+from meshwalk.proto.effects import Answered, Ask
+from meshwalk.proto.link import LinkState
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType
+from virtual import VirtualNetwork, VirtualNode, net_changes
+
+NARROW = Config(overlay=OverlayConfig(links_min=4, links_max=6))
+PINGS_PER_LINK_PER_MINUTE = 24  # one ping and one pong every 5 s at each end
+
+
+def grown(count: int, seed: int, config: Config | None = None) -> VirtualNetwork:
+    network = VirtualNetwork(seed)
+    network.grow(count, config)
+    assert network.run_until(network.is_settled, 30)
+    return network
+
+
+def check_books_balance(network: VirtualNetwork) -> None:
+    """Events tell each node's neighbours, and nothing is left of what has ended."""
+    for node in network.up:
+        balance = {peer: n for peer, n in net_changes(node).items() if n}
+        assert balance == dict.fromkeys(node.neighbours, 1)
+        core = node.core
+        young = [
+            link
+            for link in core.connections.links.values()
+            if link.state in (LinkState.SECURING, LinkState.GREETING)
+        ]
+        assert core.connections.half_open == sum(not link.outbound for link in young)
+        assert core.connections._dialling == sum(link.outbound for link in young)
+        assert sum(core.connections._hosts.values()) == len(core.connections.links)
+        assert node.most_links <= core.config.overlay.links_max
+
+
+def check_at_rest(network: VirtualNetwork) -> None:
+    check_books_balance(network)
+    for node in network.up:
+        carrier, walks = node.core.overlay.carrier, node.core.overlay.walks
+        membership = node.core.overlay.membership
+        assert not carrier.acceptances
+        assert not carrier.carried
+        assert not carrier.splits
+        assert not walks.walks
+        assert not walks.late
+        assert not walks.attempts
+        assert not membership.places
+        assert membership.walks_under_way == 0
+        assert len(node.core.connections.links) == len(node.neighbours)
+        assert set(carrier._rates) <= set(node.core.connections.links)
+        # One timer a link: nothing ticks for what has ended.
+        assert node.core.statistics().timers <= len(node.neighbours) + 1
+
+
+def check_broadcasts(network: VirtualNetwork, origin: VirtualNode, count: int) -> None:
+    before = {node: len(node.deliveries) for node in network.up}
+    for n in range(count):
+        origin.broadcast(n.to_bytes(4, "big"))
+    network.run(5)
+    for node in network.up:
+        got = [d.body for d in node.deliveries[before[node] :] if d.origin == origin.core.me]
+        wanted = 0 if node is origin else count
+        assert got == [n.to_bytes(4, "big") for n in range(wanted)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spacing_s", [0.05, 0.0])
+def test_fifty_through_one_entry(seed: int, spacing_s: float) -> None:
+    network = VirtualNetwork(seed)
+    network.grow(50, spacing_s=spacing_s)
+    assert network.run_until(network.is_settled, 10)
+    check_books_balance(network)
+    network.run(20)
+    check_at_rest(network)
+    check_broadcasts(network, network.up[seed], 40)
+    joins = [sum(isinstance(e, Joined) for e in node.events) for node in network.up]
+    assert set(joins) == {1}, "nobody was alone again"
+
+
+@pytest.mark.parametrize("size", range(2, 15))
+def test_every_small_size_settles_and_rests(size: int) -> None:
+    network = grown(size, size)
+    network.run(120)
+    check_books_balance(network)
+    network.frames_by_node.clear()
+    dials = len(network.dials)
+    downs = sum(isinstance(e, NeighbourDown) for node in network.up for e in node.events)
+    network.run(120)
+    for node in network.up:
+        pings = len(node.neighbours) * PINGS_PER_LINK_PER_MINUTE
+        # Too few for everybody's minimum: two walks of ten hops in a round, a round in half a
+        # minute, at each of up to five nodes, there and back.
+        chatter = 150 if size <= 5 else 2
+        assert network.frames_by_node[node.address.host] / 2 <= pings + chatter
+    assert len(network.dials) == dials
+    after = sum(isinstance(e, NeighbourDown) for node in network.up for e in node.events)
+    assert after == downs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_entry_killed(seed: int) -> None:
+    network = grown(50, seed)
+    network.crash(network.up[0])
+    assert network.run_until(network.is_settled, 15)
+    check_broadcasts(network, network.up[7], 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_forty_percent_killed_at_once(seed: int) -> None:
+    network = grown(50, seed)
+    for node in Random(seed).sample(network.up, 20):
+        network.crash(node)
+    assert network.run_until(network.is_settled, 15)
+    check_broadcasts(network, network.up[0], 20)
+    network.run(30)
+    check_at_rest(network)
+
+
+def test_a_third_vanishes_without_a_word() -> None:
+    network = grown(30, 1)
+    for node in Random(1).sample(network.up, 10):
+        network.crash(node, silently=True)
+    assert network.run_until(network.is_settled, 45), "15 s of silence, then repair"
+    check_broadcasts(network, network.up[0], 3)
+
+
+def saturated(seed: int) -> VirtualNetwork:
+    """Everyone has as many links as it may: grown while six were wanted, then four are enough."""
+    greedy = Config(overlay=OverlayConfig(links_min=6, links_max=8))
+    network = VirtualNetwork(seed)
+    network.grow(24, greedy)
+    network.run(20)
+    for node in network.up:
+        # The maximum moves to where the node stands: full, whatever comes.
+        narrow = OverlayConfig(
+            links_min=min(4, len(node.neighbours) - 2), links_max=len(node.neighbours)
+        )
+        overlay = node.core.overlay
+        overlay.membership.config = narrow
+        node.most_links = 0
+        assert overlay.membership.is_full
+    return network
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"listens": False}, {"is_firewalled": True}], ids=["open", "nat", "firewall"]
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_saturated_network_admits(seed: int, kind: dict[str, bool]) -> None:
+    network = saturated(seed)
+    newcomer = network.add(NARROW, **kind)  # type: ignore[arg-type]
+    newcomer.join(network.up[0])
+    assert network.run_until(lambda: len(newcomer.neighbours) >= 4, 45)
+    network.run(30)
+    for node in network.up:
+        config = node.core.overlay.membership.config
+        assert node.most_links <= config.links_max
+        assert len(node.neighbours) >= config.links_min
+    assert len(network.components()) == 1
+    assert network.are_mutual()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_nodes_that_cannot_be_dialled_join(seed: int) -> None:
+    network = grown(20, seed)
+    for number in range(8):
+        # By turns: behind a NAT, refusing what it announces, silent where it announces.
+        node = network.add(listens=number % 3 != 0, is_firewalled=number % 3 == 2)
+        node.listens = number % 3 == 2
+        node.join(network.up[0])
+    assert network.run_until(network.is_settled, 90)
+    network.run(60)
+    check_at_rest(network)
+    check_broadcasts(network, network.up[-1], 5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_dial_at_once(seed: int) -> None:
+    network = VirtualNetwork(seed)
+    a, b = network.add(), network.add()
+    a.join(b)
+    b.join(a)
+    sent: Counter[VirtualNode] = Counter()
+    asked: Counter[VirtualNode] = Counter()
+
+    def chat() -> None:
+        for here, there in ((a, b), (b, a)):
+            for effect in [e for e in here.effects if isinstance(e, Ask)]:
+                here.effects.remove(effect)
+                here.do(
+                    here.core.reply(effect.link, effect.id, ContentType.BYTES, b"", network.now)
+                )
+            if there.core.me in here.neighbours:
+                now = network.now
+                here.do(here.core.send(there.core.me, "", ContentType.BYTES, b"", now))
+                sent[here] += 1
+                out = here.core.request(there.core.me, "", ContentType.BYTES, b"", 5, now)
+                assert out is not None
+                here.do(out[1])
+                asked[here] += 1
+        if network.now < 1.0:
+            network.at(network.now + 0.002, chat)
+        else:
+            network.at(network.now + 0.2, answer_last)
+
+    def answer_last() -> None:
+        for here in (a, b):
+            for effect in [e for e in here.effects if isinstance(e, Ask)]:
+                here.do(
+                    here.core.reply(effect.link, effect.id, ContentType.BYTES, b"", network.now)
+                )
+
+    chat()
+    network.run(4)
+    for here, there in ((a, b), (b, a)):
+        assert len(there.deliveries) == sent[here] > 0
+        assert sum(isinstance(e, Answered) for e in here.effects) == asked[here]
+        assert here.neighbours == {there.core.me}
+        assert [type(e) for e in here.events] == [NeighbourUp, Joined], "no link came and went"
+        assert here.core.statistics().requests_served == 0
+    network.run(20)
+    ours, theirs = a.core.link_of(b.core.me), b.core.link_of(a.core.me)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.outbound != theirs.outbound
+    assert len(a.core.connections.links) == len(b.core.connections.links) == 1
+
+
+def test_restart_from_the_book_with_the_entry_down() -> None:
+    network = grown(20, 3)
+    entry, node = network.up[0], network.up[5]
+    network.run(10)
+    known = node.saved()
+    assert len(known) > 5
+    network.crash(entry)
+    network.crash(node)
+    network.run(20)
+    again = network.add(known=known)
+    assert network.run_until(lambda: len(again.neighbours) >= 5, 10)
+
+
+def test_small_fragment_finds_back_by_its_book() -> None:
+    network = grown(20, 4)
+    network.run(10)
+    fragment = network.up[:4]
+    network.partition(network.up[4:], fragment)
+    network.run(60)
+    assert len(network.components()) > 1
+    network.partition()
+    assert network.run_until(network.is_settled, 90)
+
+
+def test_the_entry_is_oneself() -> None:
+    network = VirtualNetwork(1)
+    node = network.add()
+    node.join(node)
+    network.run(60)
+    failed = [e for e in node.events if isinstance(e, EntryFailed)]
+    assert [(e.address, e.reason) for e in failed] == [(node.address, "this is the node itself")]
+    assert len(network.dials) == 1
+    check_at_rest(network)
+
+
+def test_entry_given_anew_while_it_turns_out_to_be_oneself() -> None:
+    network = VirtualNetwork(1)
+    node = network.add()
+    node.join(node)
+    node.core.overlay.walks.entries[0].failures = 1
+    node.join(node)  # removing the first by its value was an error that ended the node
+    network.run(60)
+    assert node.core.overlay.walks.entries == []
+
+
+def test_entry_with_another_peer_than_expected() -> None:
+    network = VirtualNetwork(1)
+    a, b, c = network.add(), network.add(), network.add()
+    a.join(b, expected=c.core.me)
+    network.run(5)
+    assert not a.neighbours
+    failed = [e for e in a.events if isinstance(e, EntryFailed)]
+    assert failed
+    assert all(e.not_admitted for e in failed)
+
+
+def test_strangers_cannot_have_third_parties_dialled() -> None:
+    """An origin that announces a victim's address is never dialled there by the network."""
+    network = grown(20, 5)
+    victim = network.add()
+    liar = network.add()
+    network.dials.clear()
+    mine = liar.address
+    lies = (victim.address, Address("10.99.0.1", 55555), mine)
+    liar.core.listening(lies, network.now)
+    liar.join(network.up[0])
+    network.run(60)
+    assert len(liar.neighbours) >= 5
+    others = [(node, dial) for _, node, dial in network.dials if node is not liar]
+    assert others
+    for _, dial in others:
+        assert dial.address.host not in (victim.address.host, "10.99.0.1")
+
+
+def test_alone_with_dead_peers_does_not_hammer_and_still_tries_its_entry() -> None:
+    network = grown(2, 6)
+    known = network.up[0].saved()
+    shared = known[0]
+    dead = []
+    for number in range(200):
+        entry = VirtualNetwork(number).add(seed=number)
+        address = Address(f"10.50.0.{number}", 1)
+        book = type(shared)(
+            entry.core.me, b"", 0, (address,), "store", -float(number), True, address
+        )
+        dead.append(book)
+    lone = network.add(known=dead)
+    late_entry = network.add()
+    network.crash(late_entry)
+    lone.join(late_entry)
+    network.dials.clear()
+    network.run(240)
+    by_second = Counter(int(at) for at, _, _ in network.dials)
+    assert max(by_second.values()) <= 12, "three at a time, and a pause after each round"
+    tried = {dial.address for _, _, dial in network.dials}
+    assert {book.address for book in dead} <= tried, "everybody had a turn"
+    network.dials.clear()
+    network.run(600)
+    assert len(network.dials) <= 600 / 4, "then rarely"
+    assert sum(dial.address == late_entry.address for _, _, dial in network.dials) >= 5
+    late_entry.is_up = True
+    late_entry.join(network.up[0])
+    assert network.run_until(lambda: bool(lone.neighbours), 120)
+
+
+def test_a_peer_that_stops_reading_is_dropped_and_slows_nobody() -> None:
+    network = grown(12, 7)
+    sleeper = network.up[3]
+    network.stall(sleeper)
+    origin = next(n for n in network.up if sleeper.core.me in n.neighbours)
+    before = {node: len(node.deliveries) for node in network.up}
+    origin.broadcast(b"x")
+    network.run(1)
+    for node in network.up:
+        if node not in (origin, sleeper):
+            assert len(node.deliveries) == before[node] + 1
+    timeout_s = origin.core.config.link.stall_timeout_s
+    network.run(timeout_s - 1.5)
+    assert sleeper.core.me in origin.neighbours
+    network.run(1.0)
+    assert all(sleeper.core.me not in n.neighbours for n in network.up if n is not sleeper)
+    assert "slow" in origin.core.statistics().ended
+    network.resume(sleeper)
+    assert network.run_until(network.is_settled, 60)
+
+
+def test_leave_tells_everyone_and_starts_nothing() -> None:
+    network = grown(12, 8)
+    leaver = network.up[2]
+    friends = [n for n in network.up if leaver.core.me in n.neighbours]
+    network.dials.clear()
+    leaver.leave()
+    network.run(5)
+    assert not leaver.neighbours
+    assert not any(isinstance(e, Alone) for e in leaver.events)
+    for friend in friends:
+        last = [e for e in friend.events if isinstance(e, NeighbourDown)][-1]
+        assert last.peer == leaver.core.me
+        assert last.reason == "leaving"
+    assert all(node is not leaver for _, node, _ in network.dials), "a defect: it looked for links"
+    assert leaver.core.statistics().timers == 0
+    assert not leaver.core.connections.links
+    network.crash(leaver)
+    assert network.run_until(network.is_settled, 15)
+
+
+def test_an_hour_of_churn_leaves_nothing_behind() -> None:
+    network = grown(12, 9)
+    rng = Random(9)
+    for _ in range(60):
+        network.crash(rng.choice(network.up[1:]), silently=rng.random() < 0.3)
+        network.add().join(network.up[0])
+        network.run(60)
+    assert network.run_until(network.is_settled, 60)
+    network.run(60)
+    check_at_rest(network)
+    for node in network.up:
+        assert len(node.core.overlay.book) <= node.core.config.overlay.book_max
+        assert len(node.core._timers._heap) <= 64 + 4 * len(node.core._timers)
+
+
+def trace_digest() -> str:
+    """A short life of a network, as one number."""
+    network = VirtualNetwork(11)
+    network.grow(15, spacing_s=0)
+    network.run(5)
+    network.crash(network.up[4])
+    network.up[2].broadcast(b"x")
+    network.run(20)
+    digest = hashlib.sha256()
+    for node in network.nodes.values():
+        for item in (*node.events, *node.effects, *node.deliveries):
+            digest.update(repr(item).encode())
+    digest.update(repr(sorted(network.frames_by_node.items())).encode())
+    return digest.hexdigest()
+
+
+def test_same_seed_same_events_in_every_process() -> None:
+    tests = Path(__file__).parent.parent
+    program = "from proto.test_networks import trace_digest; print(trace_digest())"
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(tests)}
+        run = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.strip() == trace_digest()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chaos_then_quiet(seed: int) -> None:
+    network = grown(8, seed)
+    rng = Random(seed)
+    entry = network.up[0]
+    for _ in range(40):
+        what = rng.randrange(7)
+        others = [n for n in network.up if n is not entry]
+        if what == 0 or len(others) < 4:
+            network.add(NARROW if rng.random() < 0.2 else None).join(entry)
+        elif what == 1:
+            network.crash(rng.choice(others), silently=rng.random() < 0.5)
+        elif what == 2:
+            victim = rng.choice(others)
+            known = victim.saved()
+            network.crash(victim)
+            network.add(known=known).join(entry)
+        elif what == 3:
+            network.stall(rng.choice(others))
+        elif what == 4:
+            for node in network.up:
+                if node.is_stalled:
+                    network.resume(node)
+        elif what == 5:
+            cut = rng.randrange(1, len(others))
+            network.partition([entry, *others[cut:]], others[:cut])
+        else:
+            network.partition()
+        network.run(rng.uniform(0.1, 20))
+        for node in network.up:
+            assert node.most_links <= node.core.config.overlay.links_max
+    network.partition()
+    for node in network.up:
+        if node.is_stalled:
+            network.resume(node)
+        if node is not entry:
+            node.join(entry)
+    network.run(30)
+    for node in network.up:  # a fragment at its minimum cannot know that it is one
+        if node is not entry:
+            now = network.now
+            node.do(node.core.probe(entry.address, None, now))
+    network.run(60)
+    assert network.are_mutual()
+    assert all(len(node.neighbours) >= min(4, len(network.up) - 1) for node in network.up)
+    check_broadcasts_within(network)
+    network.run(60)
+    check_books_balance(network)
+
+
+def check_broadcasts_within(network: VirtualNetwork) -> None:
+    """Whoever is connected with the origin hears it once."""
+    by_id = {node.core.me: node for node in network.up}
+    for part in network.components():
+        origin = by_id[min(part)]
+        origin.broadcast(b"chaos over")
+        network.run(5)
+        for peer in part - {origin.core.me}:
+            bodies = [d for d in by_id[peer].deliveries if d.origin == origin.core.me]
+            assert sum(d.body == b"chaos over" for d in bodies) == 1

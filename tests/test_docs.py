@@ -1,0 +1,74 @@
+"""What the documents show is true: their programs run, their commands and files exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEADLINE_S = 30
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_program_in_the_readme_has_at_most_fifteen_lines() -> None:
+    (program,) = blocks(ROOT / "README.md", "python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.processes
+def test_the_program_in_the_readme_talks_to_itself(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(blocks(ROOT / "README.md", "python")[0])
+    first = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True)
+    timer = threading.Timer(DEADLINE_S, first.kill)
+    timer.start()
+    try:
+        assert first.stdout is not None
+        invite = first.stdout.readline().removeprefix("invite:").strip()
+        assert invite.startswith("meshwalk://"), invite
+        second = subprocess.Popen(
+            [sys.executable, program, invite], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            heard = first.stdout.readline()
+            assert re.fullmatch(r"(\w{8}) hello from \1\n", heard), heard
+        finally:
+            second.kill()
+            second.communicate()
+    finally:
+        timer.cancel()
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_links_and_files_that_are_named_exist(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_each_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for name in set(re.findall(r"`((?:[a-z]+/)+[a-z]+\.py)`", text)):
+        assert any((ROOT / base / name).exists() for base in ("", "src/meshwalk")), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_python_in_documents_parses(document: Path) -> None:
+    for block in blocks(document, "python"):
+        compile(block, document.name, "exec")
+
+
+def test_shell_commands_in_the_readme_exist() -> None:
+    for block in blocks(ROOT / "README.md", "sh"):
+        for line in block.splitlines():
+            assert (ROOT / line.split()[0]).exists(), line
