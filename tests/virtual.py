@@ -431,10 +431,14 @@ class VirtualNetwork:
 
     def is_settled(self) -> bool:
         """One component, everyone at the minimum and within the maximum, links mutual."""
-        config = self.up[0].core.config.overlay
-        wanted = min(config.links_min, len(self.up) - 1)
+        others = len(self.up) - 1
         return (
-            all(wanted <= len(node.neighbours) <= config.links_max for node in self.up)
+            all(
+                min(node.core.config.overlay.links_min, others)
+                <= len(node.neighbours)
+                <= node.core.config.overlay.links_max
+                for node in self.up
+            )
             and len(self.components()) == 1
             and self.are_mutual()
         )

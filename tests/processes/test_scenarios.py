@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -24,9 +25,17 @@ JOIN_S = 30.0  # design: 50 nodes within 10 s on a quiet machine; tests run besi
 DELIVERY_S = 10.0
 
 
-async def settled(swarm: Swarm, timeout_s: float, what: str) -> None:
-    """Wait until the running nodes are one network, and print how long it took."""
+async def joined(swarm: Swarm, count: int, gap_s: float = 0.0) -> None:
+    """Start so many nodes and have them join through the first; print the time without starting."""
+    await swarm.launch(count)
     began_at = time.monotonic()
+    await swarm.enter(range(1, count), gap_s)
+    await settled(swarm, JOIN_S, f"{count} joined, {gap_s:g} s apart", began_at)
+
+
+async def settled(swarm: Swarm, timeout_s: float, what: str, began_at: float | None = None) -> None:
+    """Wait until the running nodes are one network, and print how long it took."""
+    began_at = time.monotonic() if began_at is None else began_at
     held = await swarm.until(swarm.is_settled, timeout_s)
     print(f"\n{what}: {time.monotonic() - began_at:.2f} s, degrees {swarm.degrees()}")
     assert held, (swarm.degrees(), swarm.components(), list(swarm.complaints))
@@ -39,8 +48,8 @@ async def delays(swarm: Swarm, rng: Random, count: int) -> list[float]:
         origin = rng.choice(swarm.running)
         sent = await swarm.broadcast(origin, "a message")
         wave, others = swarm.wave(origin, sent.first), set(swarm.running) - {origin}
-        complete = await swarm.until(lambda w=wave, o=others: o <= set(w.reached), DELIVERY_S)  # type: ignore[misc]
-        assert complete, f"of {origin}, not heard by {others - set(wave.reached)}"
+        await swarm.until(partial(others.issubset, wave.reached), DELIVERY_S)
+        assert others <= set(wave.reached), f"{origin} not heard by {others - set(wave.reached)}"
         found.append(max(wave.reached[index] for index in others) - sent.began_at)
     return found
 
@@ -55,8 +64,7 @@ def assert_nothing_twice(swarm: Swarm) -> None:
 async def test_fifty_lose_forty_percent_at_once() -> None:
     rng = Random(1)
     async with Swarm() as swarm:
-        await swarm.start(50, gap_s=0.05)
-        await settled(swarm, JOIN_S, "50 joined, 50 ms apart")
+        await joined(swarm, 50, gap_s=0.05)
         assert max(swarm.degrees().values()) <= swarm.config.overlay.links_max
         await swarm.kill(rng.sample(range(50), 20))
         await settled(swarm, 15, "20 of 50 killed, mended")
@@ -72,8 +80,7 @@ async def test_fifty_lose_forty_percent_at_once() -> None:
 
 async def test_the_entry_is_killed() -> None:
     async with Swarm() as swarm:
-        await swarm.start(20)
-        await settled(swarm, JOIN_S, "20 joined at once")
+        await joined(swarm, 20)
         await swarm.kill([0])
         assert len(swarm.components()) == 1
         await settled(swarm, 15, "entry killed, mended")
@@ -86,8 +93,7 @@ async def test_one_node_holds_still() -> None:
     rng = Random(3)
     config = Config(link=LinkConfig(ping_interval_s=1.0, idle_timeout_s=3.0))
     async with Swarm(config=config) as swarm:
-        await swarm.start(12)
-        await settled(swarm, JOIN_S, "12 joined at once")
+        await joined(swarm, 12)
         before = statistics.median(await delays(swarm, rng, 30))
         await swarm.stop_reading(5)
         during = statistics.median(await delays(swarm, rng, 30))
@@ -111,8 +117,7 @@ async def test_one_node_holds_still() -> None:
 
 async def test_a_killed_node_comes_back_from_its_store_without_the_entry(tmp_path: Path) -> None:
     async with Swarm(data=tmp_path) as swarm:
-        await swarm.start(10)
-        await settled(swarm, JOIN_S, "10 joined at once, with stores")
+        await joined(swarm, 10)
         peer = swarm.members[4].peer
         await swarm.kill([0, 4])
         await settled(swarm, 15, "entry and another killed, mended")
@@ -129,8 +134,7 @@ async def test_a_killed_node_comes_back_from_its_store_without_the_entry(tmp_pat
 async def test_ten_thousand_broadcasts_back_to_back() -> None:
     count = 10_000
     async with Swarm() as swarm:
-        await swarm.start(10)
-        await settled(swarm, JOIN_S, "10 joined at once")
+        await joined(swarm, 10)
         began_at = time.monotonic()
         sent = await swarm.broadcast(3, "one of many", count)
 

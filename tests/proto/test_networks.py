@@ -399,7 +399,7 @@ def test_an_hour_of_churn_leaves_nothing_behind() -> None:
     check_at_rest(network)
     for node in network.up:
         assert len(node.core.overlay.book) <= node.core.config.overlay.book_max
-        assert len(node.core._timers._heap) <= 64 + 4 * len(node.core._timers)
+        assert len(node.core.timers._heap) <= 64 + 4 * len(node.core.timers)
 
 
 def trace_digest() -> str:
@@ -429,7 +429,7 @@ def test_same_seed_same_events_in_every_process() -> None:
         assert run.stdout.strip() == trace_digest()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_chaos_then_quiet(seed: int) -> None:
     network = grown(8, seed)
     rng = Random(seed)
@@ -466,26 +466,24 @@ def test_chaos_then_quiet(seed: int) -> None:
             network.resume(node)
         if node is not entry:
             node.join(entry)
+    network.run(90)
+    assert network.is_settled()
+    check_broadcasts(network, entry, 10)
+    network.run(60)
+    # With too few for everybody's minimum, the search goes on now and then.
+    (check_at_rest if len(network.up) > 6 else check_books_balance)(network)
+
+
+def test_an_entry_joins_two_fragments_that_lack_nothing() -> None:
+    """A defect: a node with enough links did nothing when it was given an entry."""
+    network = VirtualNetwork(13)
+    network.grow(8)
+    other = network.add()
+    for _ in range(8):
+        network.add().join(other)
+    assert network.run_until(lambda: len(network.components()) == 2, 5)
     network.run(30)
-    for node in network.up:  # a fragment at its minimum cannot know that it is one
-        if node is not entry:
-            now = network.now
-            node.do(node.core.probe(entry.address, None, now))
-    network.run(60)
-    assert network.are_mutual()
-    assert all(len(node.neighbours) >= min(4, len(network.up) - 1) for node in network.up)
-    check_broadcasts_within(network)
-    network.run(60)
-    check_books_balance(network)
-
-
-def check_broadcasts_within(network: VirtualNetwork) -> None:
-    """Whoever is connected with the origin hears it once."""
-    by_id = {node.core.me: node for node in network.up}
-    for part in network.components():
-        origin = by_id[min(part)]
-        origin.broadcast(b"chaos over")
-        network.run(5)
-        for peer in part - {origin.core.me}:
-            bodies = [d for d in by_id[peer].deliveries if d.origin == origin.core.me]
-            assert sum(d.body == b"chaos over" for d in bodies) == 1
+    lucky = next(n for n in network.up[9:] if 5 <= len(n.neighbours) < 10)
+    lucky.join(network.up[3])
+    assert network.run_until(lambda: len(network.components()) == 1, 10)
+    check_broadcasts(network, lucky, 5)

@@ -10,25 +10,23 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from meshwalk.cli.chat_pipes import Pipes
-from meshwalk.cli.chat_session import Screen, Session
+from meshwalk.cli.chat_session import Screen, Session, failure_status
 from meshwalk.cli.options import NodeOptions, default_data_folder, make_node
 from meshwalk.cli.render import error_line
 from meshwalk.errors import MeshwalkError, StoreInUse
 from meshwalk.net.node import Node
 
-# SIGHUP is missing on Windows.
-_SIGNALS: Final = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-ENDED_BY_SIGNAL = 128  # plus the signal's number: the convention of POSIX shells
+# The exit status after each signal, as main.py lists them: whoever sends the last two wants an end,
+# and the end is a good one; 130 is what shells report for Ctrl-C. SIGHUP is missing on Windows.
+_SIGNALS: Final = {"SIGINT": 130, "SIGTERM": 0, "SIGHUP": 0}
 
 
 async def chat(options: NodeOptions, entry: str | None) -> int:
     """Run a node and chat until the input ends, a command, or a signal: the exit status.
 
     0: left as asked, and every line was handed on. 1: the node could not start or join, or some
-    line reached nobody; one line on the screen says why. 128 + n: signal n came; links were closed
-    properly all the same.
+    piped line was not sent; one line says why. 2: the entry or an option can never work. 130:
+    interrupted from the keyboard. Links are closed in good order in every case.
     """
     ending = _Ending()
     async with _screen(ending) as screen:
@@ -37,7 +35,7 @@ async def chat(options: NodeOptions, entry: str | None) -> int:
                 return await _converse(node, screen, entry, bool(options.secret), ending)
         except MeshwalkError as error:
             await screen.problem(error_line(error))
-            return 1
+            return failure_status(error)
 
 
 class _Ending:
@@ -116,12 +114,13 @@ def _is_terminal() -> bool:
 @contextlib.contextmanager
 def _signals(end: Callable[[int], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    installed: list[signal.Signals] = []
+    installed: list[int] = []
     # NotImplementedError: Windows; RuntimeError and ValueError: not in the main thread.
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, end, ENDED_BY_SIGNAL + number)
-            installed.append(number)
+        for name, status in _SIGNALS.items():
+            if (number := getattr(signal, name, None)) is not None:
+                loop.add_signal_handler(number, end, status)
+                installed.append(number)
     try:
         yield
     finally:

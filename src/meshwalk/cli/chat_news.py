@@ -75,5 +75,7 @@ class News:
         if len(self._failures) >= FAILURES_MAX:
             self._failures.clear()
         self._failures[event.address] = event.reason
+        place = event.address.host_and_port
+        who = "" if place in event.reason else f"{place}: "
         again = "" if event.not_admitted else "; trying again"
-        return [f"{event.address.host_and_port}: {printable(event.reason)}{again}"]
+        return [printable(f"{who}{event.reason}{again}")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from meshwalk.cli.chat_commands import HELP, Connect, Plain, Say, Unknown, parse
@@ -17,7 +17,7 @@ from meshwalk.cli.render import (
     peers_table,
     printable,
 )
-from meshwalk.errors import MeshwalkError, TooBig, Unreachable
+from meshwalk.errors import InvalidArgument, MeshwalkError, TooBig, Unreachable
 from meshwalk.events import Delivery, EntryFailed, Event, NeighbourUp
 from meshwalk.net.node import JOIN_TIMEOUT_S, Node
 from meshwalk.wire.address import DEFAULT_PORT, Address
@@ -28,8 +28,14 @@ DEFAULT_ENTRIES = (Address("127.0.0.1", DEFAULT_PORT), Address("::1", DEFAULT_PO
 PROBE_TIMEOUT_S = 2.0  # guess: a handshake on this machine takes 5 ms; then it is somebody else
 COMPANY_TIMEOUT_S = 5.0  # guess: how long a piped line waits for a first neighbour
 RECEIPT_TIMEOUT_S = 5.0  # guess: how long the end of the input waits for a neighbour's receipt
+RECEIPT_PAUSE_S = 0.1  # guess: no busy loop while there is no neighbour
 BATCH_MAX = 100  # guess: messages drawn at once; a screen holds fewer
 SPEAKERS_MAX = 200  # guess: who has spoken, the latest; more than anyone looks through
+
+
+def failure_status(error: MeshwalkError) -> int:
+    """The exit status for an error, as main.py lists them: 2 for what can never work, else 1."""
+    return 2 if isinstance(error, InvalidArgument) else 1
 
 
 class Screen(Protocol):
@@ -68,9 +74,9 @@ class Session:
         self._messages = node.messages()
         self._linked = asyncio.Event()
         self._spoke: dict[PeerId, float] = {}
-        self._joins: set[asyncio.Task[bool]] = set()
+        self._joins: set[asyncio.Task[MeshwalkError | None]] = set()
         self._joining = 0
-        self._sent = 0
+        self._sent_at = float("-inf")
         self._unsent = 0
         self._waited_in_vain = False
         self._is_confirmed = True
@@ -79,8 +85,8 @@ class Session:
         """Join, then send what is typed until the input ends or a command says so: exit status."""
         if self._screen.is_terminal:  # while somebody watches, say first what is going on
             await self._introduce()
-        if entry is not None and not await self._join(entry):
-            return 1
+        if entry is not None and (error := await self._join(entry)) is not None:
+            return failure_status(error)
         if not self._screen.is_terminal:
             await self._introduce()
         try:
@@ -167,7 +173,7 @@ class Session:
             self._unsent += 1
             await self._screen.problem(f"not sent: {error_line(error)}")
             return
-        self._sent += 1
+        self._sent_at = self._now()
         await self._screen.own(text)
         if not self._node.neighbours:
             await self._screen.news("nobody is linked yet, so nobody got that")
@@ -191,42 +197,52 @@ class Session:
 
     async def _wait_for_receipt(self) -> None:
         """Return when a neighbour has handled all that was sent: a link answers in order."""
-        if not self._sent:
-            return
-        pings = [
-            asyncio.ensure_future(self._node.ping(peer, RECEIPT_TIMEOUT_S))
-            for peer in self._node.neighbours
-        ]
-        is_received = False
-        for first in asyncio.as_completed(pings):
-            try:
-                await first
-            except MeshwalkError:
-                continue
-            is_received = True
-            break
-        for ping in pings:
-            ping.cancel()
-        await asyncio.gather(*pings, return_exceptions=True)
-        if not is_received:
+        if self._now() - self._sent_at > RECEIPT_TIMEOUT_S:
+            return  # nothing was sent, or long enough ago to have arrived
+        try:
+            async with asyncio.timeout(RECEIPT_TIMEOUT_S):
+                # Again, because a link may be replaced while it is asked, and then never answers.
+                while True:
+                    if await self._is_received():
+                        return
+                    await asyncio.sleep(RECEIPT_PAUSE_S)
+        except TimeoutError:
             self._is_confirmed = False
             await self._screen.problem("no neighbour has confirmed the last lines")
+
+    async def _is_received(self) -> bool:
+        pings = [
+            asyncio.create_task(self._node.ping(peer, RECEIPT_TIMEOUT_S / 5))
+            for peer in self._node.neighbours
+        ]
+        try:
+            for first in asyncio.as_completed(pings):
+                with suppress(MeshwalkError):
+                    await first
+                    return True
+            return False
+        finally:
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
 
     # Joining.
 
     async def _connect(self, entry: str | None) -> None:
         if not self._screen.is_terminal:
-            self._unsent += not await self._join(entry)
+            self._unsent += await self._join(entry) is not None
             return
         # The prompt stays usable meanwhile.
         task = asyncio.create_task(self._join(entry))
         self._joins.add(task)
         task.add_done_callback(self._joins.discard)
 
-    async def _join(self, entry: str | None) -> bool:
+    async def _join(self, entry: str | None) -> MeshwalkError | None:
         shown = printable(entry) if entry is not None else "this machine's first node"
         self._joining += 1
         try:
+            if entry is None and self._node.address.port == DEFAULT_PORT:
+                raise Unreachable("this is the first node here: others come to it by connect")
             if self._node.neighbours:
                 await self._screen.news(f"linked already; trying {shown} as one more way in")
             elif self._screen.is_terminal:
@@ -235,10 +251,10 @@ class Session:
             await self._node.join(where, JOIN_TIMEOUT_S)
         except MeshwalkError as error:
             await self._screen.problem(error_line(error))
-            return False
+            return error
         finally:
             self._joining -= 1
-        return True
+        return None
 
     def _is_told_by_join(self, event: Event) -> bool:
         """Whether a join that is under way tells this in its own error."""
@@ -248,8 +264,6 @@ class Session:
 
     async def _default_entry(self) -> Address:
         """The default address that answers. Raises `Unreachable` or `NotAdmitted`."""
-        if self._node.address.port == DEFAULT_PORT:
-            raise Unreachable("this is the first node here: others on this machine type connect")
         for address in DEFAULT_ENTRIES:
             try:
                 await self._node.ping(address, PROBE_TIMEOUT_S)
@@ -309,7 +323,9 @@ class Session:
 
     def _ago(self, peer: PeerId, now: float) -> str:
         at = self._spoke.get(peer)
-        return "" if at is None else f"  spoke {duration(now - at)} ago"
+        if at is None:
+            return ""
+        return "  spoke just now" if now - at < 1 else f"  spoke {duration(now - at)} ago"
 
     # What the above share.
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from copy import copy
+from functools import partial
 from random import Random
 
 import msgspec
@@ -153,10 +154,8 @@ class Performance:
             origin = self._rng.choice(hearers)
             sent = await swarm.broadcast(origin, f"broadcast {number + 1}")
             wave = self._wave = swarm.wave(origin, sent.first)
-            await swarm.until(
-                lambda wave=wave: len(wave.reached) >= len(hearers) - 1,  # type: ignore[misc]
-                DELIVERY_TIMEOUT_S,
-            )
+            others = set(hearers) - {origin}
+            await swarm.until(partial(others.issubset, wave.reached), DELIVERY_TIMEOUT_S)
             reached += len(wave.reached)
             slowest_s = max(slowest_s, wave.slowest_s)
             await self._pause(LOOK_S)
@@ -182,7 +181,9 @@ class Performance:
 
     async def _mend(self) -> bool:
         left = len(self.swarm.running)
-        claim = f"the {left} nodes left mend" if self.kill_count else "nobody was killed"
+        claim = f"the {left} nodes left mend" if left > 1 else "one node is left"
+        if not self.kill_count:
+            claim = "nobody was killed"
         held = await self._settle(claim, MEND_TIMEOUT_S, time.monotonic())
         await self._pause(LOOK_LONG_S)
         return held

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -35,6 +35,7 @@ JOIN_TIMEOUT_S: Final = 15.0  # as net/node.py, which would take long to import 
 PINGS_MAX: Final = 1000  # guess: minutes
 
 Action = Callable[[], int]
+_Value = TypeVar("_Value")
 
 app = typer.Typer(
     name="meshwalk",
@@ -51,7 +52,7 @@ class Common:
 
     def __init__(
         self,
-        data: Path | None,
+        data: str | None,
         listen: str | None,
         network: str | None,
         secret_file: Path | None,
@@ -68,7 +69,7 @@ _LISTEN: Final = "Where to listen; port 0 is any free one. Also MESHWALK_LISTEN.
 _NETWORK: Final = "Which network; an invite brings its own. Also MESHWALK_NETWORK."
 _FILE: Final = "A file with the network's secret. Also MESHWALK_SECRET_FILE."
 
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=_DATA)]
+Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help=_DATA)]
 Listen = Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help=_LISTEN)]
 NetworkName = Annotated[str | None, typer.Option("--network", metavar="NAME", help=_NETWORK)]
 SecretFile = Annotated[Path | None, typer.Option("--secret-file", metavar="FILE", help=_FILE)]
@@ -86,7 +87,7 @@ def _version(wanted: bool) -> None:
 def _common(
     ctx: typer.Context,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--data", metavar="DIR", envvar="MESHWALK_DATA", show_envvar=False, help=_DATA
         ),
@@ -275,11 +276,17 @@ def _queries() -> ModuleType:
     return queries
 
 
-def _folder(before: Common, after: Path | None) -> Path:
+def _folder(before: Common, after: str | None) -> Path:
     from meshwalk.cli.options import default_data_folder
+    from meshwalk.errors import InvalidArgument
 
+    given = _first(after, before.data)
+    if given is None:
+        return default_data_folder()
+    if not given:
+        raise InvalidArgument("--data is empty; name a folder")  # "$UNSET" is not this folder
     # Absolute, so that messages and the control socket mean the same from everywhere.
-    return (after or before.data or default_data_folder()).expanduser().absolute()
+    return Path(given).expanduser().absolute()
 
 
 def _options(before: Common, after: Common, entries: Sequence[str]) -> NodeOptions:
@@ -287,13 +294,19 @@ def _options(before: Common, after: Common, entries: Sequence[str]) -> NodeOptio
     from meshwalk.cli.options import NodeOptions, read_secret
     from meshwalk.identity.network import DEFAULT_NETWORK
 
-    network = after.network or before.network or _network_of(entries) or DEFAULT_NETWORK
+    network = _first(after.network, before.network, _network_of(entries), DEFAULT_NETWORK)
+    assert network is not None
     return NodeOptions(
         data=_folder(before, after.data),
-        listen=after.listen or before.listen,
+        listen=_first(after.listen, before.listen),
         network=network,
-        secret=read_secret(after.secret_file or before.secret_file),
+        secret=read_secret(_first(after.secret_file, before.secret_file)),
     )
+
+
+def _first(*values: _Value | None) -> _Value | None:
+    """The first that was given; an empty text was given too, and is refused by who takes it."""
+    return next((value for value in values if value is not None), None)
 
 
 def _network_of(entries: Sequence[str]) -> str | None:
@@ -329,7 +342,8 @@ def main() -> NoReturn:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command; the exit code. Whatever goes wrong becomes one line on stderr."""
     is_debugging = os.environ.get("MESHWALK_DEBUG", "") not in ("", "0")
-    _set_up_logging(is_debugging)
+    log_shown = _log_handler(is_debugging)
+    logging.getLogger().addHandler(log_shown)
     try:
         picked = typer.main.get_command(app).main(
             list(arguments), prog_name="meshwalk", standalone_mode=False
@@ -341,6 +355,8 @@ def run_command(arguments: Sequence[str]) -> int:
             logging.getLogger("meshwalk").critical("", exc_info=error)
         line, code = _explained(error)
         _complain(line)
+    finally:
+        logging.getLogger().removeHandler(log_shown)
     return code
 
 
@@ -348,6 +364,8 @@ def _explained(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     from meshwalk.errors import InvalidArgument, MeshwalkError
 
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -402,12 +420,10 @@ class _OneLine(logging.Handler):
         _complain(_one_line(text))
 
 
-def _set_up_logging(is_debugging: bool) -> None:
-    root = logging.getLogger()
-    if is_debugging:
-        handler: logging.Handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        root.setLevel(logging.DEBUG)
-    else:
-        handler = _OneLine(logging.WARNING)
-    root.addHandler(handler)
+def _log_handler(is_debugging: bool) -> logging.Handler:
+    if not is_debugging:
+        return _OneLine(logging.WARNING)
+    logging.getLogger().setLevel(logging.DEBUG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    return handler

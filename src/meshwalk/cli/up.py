@@ -32,7 +32,7 @@ async def up(options: NodeOptions, entries: Sequence[str], *, quiet: bool) -> in
     `InvalidArgument`, `NotAdmitted` when no entry lets the node in, `AddressInUse`, `StoreError`.
     """
     for entry in entries:
-        _check(entry)
+        _check(entry, options.network)
     say = _say_nothing if quiet else _say
     stopping = asyncio.Event()
     with _signals(stopping.set):
@@ -109,11 +109,15 @@ async def _join(node: Node, entry: str) -> NotAdmitted | InvalidArgument | None:
         return None
 
 
-def _check(entry: str) -> None:
-    if entry.strip().startswith("meshwalk:"):
-        Invite.parse(entry)
-    else:
+def _check(entry: str, network: str) -> None:
+    """Raise before anything is started what `Node.join` would raise at once."""
+    if not entry.strip().startswith("meshwalk:"):
         Address.parse(entry)
+    elif (wanted := Invite.parse(entry).network) != network:
+        raise InvalidArgument(
+            f"an invite is for the network {wanted!r}, and this node is for {network!r};"
+            f" leave --network out, or run another node"
+        )
 
 
 # Telling.
@@ -145,7 +149,9 @@ async def _tell(events: Subscription[Event], say: Callable[[str], None]) -> None
             if event.not_admitted:
                 continue  # told by whoever tries to join, who knows whether that was the last hope
             key: object = event.address
-            line = event_line(event) + "; trying again"
+            place = event.address.host_and_port
+            where = "" if place in event.reason else f"{place}: "
+            line = f"cannot join yet: {where}{event.reason}; trying again"
         elif isinstance(event, StoreFailed | MessagesDropped):
             key, line = type(event), event_line(event)
         else:

@@ -1,8 +1,8 @@
 """The only place where effects become I/O: feed the node, perform effects, arm one timer.
 
 Reading: a pipe's bytes are split into frames and given to the machines in the same call, and what
-they want sent is written before it returns; no task or queue lies between. Writing from the
-application is joined: frames gather per link until the loop's next turn, or 64 KiB.
+they want sent is written before it returns; no task or queue lies between. What the application
+sends within one turn of the loop is joined into one write per link, but for the first.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.frames import ContentType, Frame
 from meshwalk.wire.peerid import PeerId
-
-JOINED_BYTES_MAX = 64 << 10  # measured, benchmarks/link: larger writes gain nothing over TLS
 
 LOOK_AGAIN_S = 0.25  # guess: in case a transport measures its buffer otherwise than its marks
 
@@ -77,15 +75,7 @@ class Connection:
         """Writers that wait until it does not."""
 
     def received(self, data: memoryview) -> None:
-        driver = self.driver
-        try:
-            frames = self.frames.feed(data)
-        except MalformedFrame as error:
-            driver.perform(driver.core.malformed(self.link, str(error), driver.clock()))
-        else:
-            if frames:
-                driver.perform(driver.core.receive(self.link, frames, driver.clock()))
-        driver.flush()
+        self.driver.received(self, data)
 
     def stalled(self) -> None:
         self.congested = True
@@ -102,7 +92,7 @@ class Connection:
         self._has_room()
         driver.perform(driver.core.lost(self.link, why, driver.clock()))
         driver.flush()
-        driver.pipe_lost()
+        driver.pipe_lost(self.link)
 
     def _has_room(self) -> None:
         self.congested = False
@@ -134,12 +124,14 @@ class Driver:
         self._armed_at = float("inf")
         self._timers_seen = -1
         self._dirty: list[Connection] = []
-        self._flush_scheduled = False
+        self._is_joining = False
+        self._is_reading = False
         self._last_frame: Frame | None = None
         self._last_bytes = b""
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._requests: dict[int, asyncio.Future[tuple[ContentType, bytes]]] = {}
-        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._pings: dict[int, tuple[int, asyncio.Future[float]]] = {}
+        """Link and waiter, by the ping's id."""
         self._probes: dict[int, asyncio.Future[PeerId]] = {}
         self._all_gone: asyncio.Event = asyncio.Event()
 
@@ -155,6 +147,19 @@ class Driver:
         self._attach(link, pipe)
 
     # Running the machines.
+
+    def received(self, connection: Connection, data: memoryview) -> None:
+        """Bytes of a link: its frames, what they lead to, and what is sent because of them."""
+        self._is_reading = True
+        try:
+            frames = connection.frames.feed(data)
+        except MalformedFrame as error:
+            self.perform(self.core.malformed(connection.link, str(error), self.clock()))
+        else:
+            if frames:
+                self.perform(self.core.receive(connection.link, frames, self.clock()))
+        self._is_reading = False
+        self.flush()
 
     def perform(self, effects: list[Effect]) -> None:
         """Perform effects in order; frames are gathered until `flush`."""
@@ -175,11 +180,16 @@ class Driver:
             self.arm()
 
     def command(self, effects: list[Effect]) -> None:
-        """Perform what a call of the application led to; frames go out at the loop's next turn."""
+        """Perform what a call of the application led to.
+
+        The first frames of a turn of the loop go out at once, so that a lone request does not wait;
+        what follows in the same turn is joined and goes out at its end.
+        """
         self.perform(effects)
-        if self._dirty and not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush_scheduled_now)
+        if self._dirty and not (self._is_reading or self._is_joining):
+            self._is_joining = True
+            self._loop.call_soon(self._end_of_turn)
+            self.flush()
 
     def flush(self) -> None:
         """Write what was gathered, one write per link."""
@@ -225,10 +235,6 @@ class Driver:
             await asyncio.wait([self._wait_for(connection)], timeout=LOOK_AGAIN_S)
             connection = self.connections.get(link)
 
-    def gathered_bytes(self) -> int:
-        """Most bytes gathered for one link in this turn."""
-        return max((len(connection.out) for connection in self._dirty), default=0)
-
     async def reply_to(self, request: int) -> tuple[ContentType, bytes]:
         """Wait for the reply to an own request. Raises `TimedOut`, `Refused` or `Closed`."""
         waiter: asyncio.Future[tuple[ContentType, bytes]] = self._loop.create_future()
@@ -240,13 +246,13 @@ class Driver:
                 self.core.abandon(request)
 
     async def ping(self, link: int) -> float:
-        """Measure a link once: seconds. Raises `Closed` when it is not open. May never return."""
+        """Measure a link once: seconds. Raises `Closed` when it is not open or does not stay so."""
         asked = self.core.ping(link, self.clock())
         if asked is None:
             raise Closed("the link has closed")
         id, effects = asked
         waiter: asyncio.Future[float] = self._loop.create_future()
-        self._pings[id] = waiter
+        self._pings[id] = link, waiter
         self.perform(effects)
         self.flush()
         try:
@@ -297,8 +303,11 @@ class Driver:
         for connection in list(self.connections.values()):
             connection.pipe.abort()
 
-    def pipe_lost(self) -> None:
+    def pipe_lost(self, link: int) -> None:
         """A pipe has gone; told by its connection."""
+        for on, waiter in self._pings.values():
+            if on == link and not waiter.done():
+                waiter.set_exception(Closed("the link has closed"))
         if not self.connections:
             self._all_gone.set()
 
@@ -319,7 +328,7 @@ class Driver:
             if waiter is not None and not waiter.done():
                 waiter.set_exception(_why(effect))
         elif type(effect) is Measured:
-            ping = self._pings.pop(effect.ping, None)
+            _, ping = self._pings.pop(effect.ping, (0, None))
             if ping is not None and not ping.done():
                 ping.set_result(effect.rtt_s)
         elif type(effect) is ProbeOpened:
@@ -396,8 +405,8 @@ class Driver:
         self.arm()
         self.flush()
 
-    def _flush_scheduled_now(self) -> None:
-        self._flush_scheduled = False
+    def _end_of_turn(self) -> None:
+        self._is_joining = False
         self.flush()
 
     def _is_congested(self, connection: Connection) -> bool:

@@ -28,6 +28,7 @@ from meshwalk.events import Delivery, EntryFailed, Event, Joined, MessagesDroppe
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.identity.network import DEFAULT_NETWORK, Network
 from meshwalk.net.driver import Driver
+from meshwalk.net.interfaces import hosts_of_this_machine
 from meshwalk.net.peers import PeerInfo, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
 from meshwalk.net.serving import AnyHandler, Serving
@@ -47,7 +48,7 @@ log = logging.getLogger("meshwalk")
 
 PORTS_TRIED = 100  # guess: nodes that one machine runs side by side without being told ports
 JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
-YIELD_BYTES = 64 << 10  # a writer in a loop lets others run this often; see driver.JOINED_BYTES_MAX
+YIELD_BYTES = 64 << 10  # guess: a writer in a loop lets others run this often, and writes then
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -129,6 +130,9 @@ class Node:
             await storage.close()
             raise
         self._storage, self._driver, self._started_at = storage, driver, now
+        if self._listener.address.is_unspecified:
+            for host in hosts_of_this_machine():
+                core.own_record.connected_from(host, now)
         core.listening((self._listener.address,), now)
         driver.perform(core.start(storage.known_peers(unix - now), now))
         return self

@@ -78,12 +78,9 @@ def test_leaving_looks_for_nobody() -> None:
 
 def test_a_bad_record_is_not_passed_on() -> None:
     """A defect: a peer's unreadable record was told to new neighbours, who blamed and left us."""
-    bench = Bench(links_min=3)
-    for number, blob in (
-        (1, b"junk"),
-        (2, record_of(9)),
-        (3, record_of(3, network_id=bytes(31) + b"x")),
-    ):
+    bench = Bench()
+    elsewhere = record_of(3, network_id=bytes(31) + b"x")
+    for number, blob in ((1, b"junk"), (2, record_of(9)), (3, elsewhere)):
         bench.open(bench.link(number, record=blob))
     good = bench.link(4)
     effects = bench.open(good)

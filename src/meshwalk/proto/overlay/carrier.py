@@ -262,6 +262,7 @@ class Carrier:
         self.acceptances.clear()
         self.carried.clear()
         self.splits.clear()
+        self._rates.clear()
         self._membership.places.clear()
         self._timers.cancel(EXPIRY)
 

@@ -180,6 +180,8 @@ class Overlay:
 
     def heard(self, link: Link, message: Message, now: float) -> list[OverlayEffect]:
         """A message for the overlay."""
+        if self._is_leaving:
+            return []
         try:
             body = decode_overlay(message.body)
         except MalformedFrame as error:

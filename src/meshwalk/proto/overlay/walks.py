@@ -126,12 +126,19 @@ class Walks:
         """Start as many walks as are wanted and allowed now, or set the timer for later."""
         if self._is_stopped:
             return
+        if any(isinstance(what, Source) for what in self.attempts.values()):
+            return  # the end of what is under way calls this again
         missing = self._membership.missing
         # Half of what is missing at a time: meanwhile others' walks end here and fill the rest,
         # and the mean number of links stays near the minimum instead of its double.
         wanted = (missing + 1) // 2 - len(self.walks)
-        if wanted <= 0 or any(isinstance(what, Source) for what in self.attempts.values()):
-            return  # the end of what is under way calls this again
+        if wanted <= 0:
+            # A fragment that lacks nothing is joined to another by naming one of that as an entry.
+            if not self._membership.is_full:
+                self._dial_all(
+                    [Source(e, None, [e.address], e.address) for e in self._fresh()], now
+                )
+            return
         if now < self._not_before:
             self._timers.set(REFILL, self._not_before)
             return
@@ -198,9 +205,10 @@ class Walks:
         what = self.attempts.pop(attempt)
         if isinstance(what, Promised):
             return  # a standing link: `linked` has been told
+        is_new_entry = what.entry is not None and what.entry.peer is None
         if what.entry is not None:
             what.entry.failures, what.entry.peer = 0, link.peer
-        if self._membership.missing:
+        if self._membership.missing or (is_new_entry and not self._membership.is_full):
             wanted = max(1, (self._membership.missing + 1) // 2 - len(self.walks))
             for _ in range(wanted):
                 self._start(link, now)
@@ -288,7 +296,7 @@ class Walks:
         dials, limit = self._config.book_dials, self._config.addresses_per_peer_max
         # An entry that was just given is what the user waits for; later it is the last resort, but
         # it gets a turn however many dead peers the book has.
-        fresh = [e for e in entries if e.failures == 0 and e.peer is None]
+        fresh = self._fresh()
         stale = [e for e in entries if e.failures > 0 or e.peer is not None]
         stale.sort(key=lambda e: e.next_try_at)
         sources = [
@@ -298,11 +306,18 @@ class Walks:
         last_resorts = [Source(e, None, [e.address], e.address) for e in stale]
         chosen = sources[: dials - min(len(last_resorts), dials // 2)]
         chosen += last_resorts[: dials - len(chosen)]
-        for source in chosen:
+        self._dial_all(chosen, now)
+        return bool(chosen)
+
+    def _fresh(self) -> list[Entry]:
+        """Entries that have been given and not been tried yet."""
+        return [e for e in self.entries if e.failures == 0 and e.peer is None]
+
+    def _dial_all(self, sources: list[Source], now: float) -> None:
+        for source in sources[: self._config.book_dials]:
             if source.peer is not None:
                 self._book.entries[source.peer].tried_at = now
             self._dial(source, now)
-        return bool(chosen)
 
     def _dial(self, what: Source | Promised, now: float) -> None:
         attempt = self._new_id()
