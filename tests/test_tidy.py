@@ -44,7 +44,12 @@ PRIVATE = re.compile(
     r"/w[o]rk/|/r[o]ot/|(?<!emit-)index[-]url"
     r"|https?://[^\s\"')]*\b(?:p[y]pi|n[p]mjs|crates[.]io|artifactor[y]|registr[y])"
 )
-ENTRY_POINTS = {"meshwalk", "meshwalk.__main__", "meshwalk.cli.main"}
+ENTRY_POINTS = {
+    "meshwalk",
+    "meshwalk.__main__",
+    "meshwalk.cli.main",
+    "meshwalk.net.memory",  # the transport for tests, of ours and of users
+}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 
 from meshwalk.config import LinkConfig, RequestConfig
-from meshwalk.proto.dispatch import Dispatch, DispatchEffect, Fault, HandDirect, Transmit
-from meshwalk.proto.effects import Answered, Ask, Unanswered, Why
+from meshwalk.proto.dispatch import Dispatch, DispatchEffect, Fault, Transmit
+from meshwalk.proto.effects import Answered, Ask, Deliver, Unanswered, Why
 from meshwalk.proto.link import Link, LinkState
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
@@ -183,4 +183,4 @@ def test_a_request_over_a_closing_link_is_not_served_for_ever() -> None:
     assert machine.receive(link, question(), 0.0) == []
     assert machine.serving == 0
     (hand,) = machine.receive(link, Message(1, 0, Channel.APPLICATION, b"x"), 0.0)
-    assert isinstance(hand, HandDirect)
+    assert isinstance(hand, Deliver)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwalk.config import BroadcastConfig
-from meshwalk.proto.gossip import Blame, Flood, Gossip, Hand, SeenNumbers
+from meshwalk.proto.effects import Deliver
+from meshwalk.proto.gossip import Blame, Flood, Gossip, SeenNumbers
 from meshwalk.wire.frames import CloseReason, ContentType
 from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
 from meshwalk.wire.peerid import PeerId
@@ -54,13 +55,13 @@ def message(
 
 
 def is_new(machine: Gossip, body: bytes, now: float = 0.0) -> bool:
-    return any(isinstance(e, Hand) for e in machine.receive(NEIGHBOUR, body, now))
+    return any(isinstance(e, Deliver) for e in machine.receive(NEIGHBOUR, body, now))
 
 
 def test_delivered_and_passed_on_once() -> None:
     machine = gossip()
     hand, flood = machine.receive(NEIGHBOUR, message(hops=3), 0.0)
-    assert isinstance(hand, Hand)
+    assert isinstance(hand, Deliver)
     assert (hand.delivery.origin, hand.delivery.hops) == (peer(5), 3)
     assert isinstance(flood, Flood)
     assert flood.without == NEIGHBOUR
@@ -100,7 +101,7 @@ def test_too_big_and_too_far() -> None:
     machine = gossip()
     assert machine.receive(NEIGHBOUR, message(body=bytes(CONFIG.body_bytes_max + 1)), 0.0) == []
     (hand,) = machine.receive(NEIGHBOUR, message(hops=HOPS_MAX), 0.0)
-    assert isinstance(hand, Hand)
+    assert isinstance(hand, Deliver)
 
 
 @pytest.mark.parametrize(

@@ -379,6 +379,8 @@ class Swarm:
 
     def _node_says(self, member: Member, report: Report) -> None:
         if isinstance(report, Neighbours):
+            if report.parting:
+                member.note_parting(report.parting)
             known = (self._by_peer.get(peer) for peer in report.peers)
             member.neighbours = {index for index in known if index is not None}
         elif isinstance(report, Heard):

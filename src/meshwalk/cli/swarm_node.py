@@ -210,6 +210,7 @@ async def _watch_messages(messages: Any, deliveries: Deliveries) -> None:
 async def _watch_events(node: Node, events: Any, reporter: Reporter) -> None:
     async for event in events:
         if isinstance(event, NeighbourUp | NeighbourDown):
-            reporter.tell(Neighbours([bytes(peer) for peer in node.neighbours]))
+            parting = str(event) if isinstance(event, NeighbourDown) else ""
+            reporter.tell(Neighbours([bytes(peer) for peer in node.neighbours], parting))
         elif isinstance(event, MessagesDropped | StoreFailed):
             reporter.tell(Complaint(str(event)))

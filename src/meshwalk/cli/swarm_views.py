@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
 from meshwalk.cli.swarm_words import Tally
+
+PARTINGS_MAX = 50  # guess: several times the links that a node can lose at once
 
 
 class State(enum.Enum):
@@ -32,6 +35,8 @@ class Member(msgspec.Struct):
     address: str = ""
     neighbours: set[int] = set()
     """Whom it says it is linked with."""
+    partings: list[str] = []
+    """Why its last links have ended, with the times; for whoever asks what went wrong."""
     tallies: dict[tuple[int, int], Tally] = {}
     """What it has of each origin's broadcasts, by the origin's index and run."""
 
@@ -46,7 +51,13 @@ class Member(msgspec.Struct):
         self.run += 1
         self.pid = 0
         self.neighbours = set()
+        self.partings = []
         self.tallies = {}
+
+    def note_parting(self, text: str) -> None:
+        """Remember why a link has ended."""
+        self.partings.append(f"{time.monotonic():.2f} {text}")
+        del self.partings[:-PARTINGS_MAX]
 
 
 def mutual_links(reported: Mapping[int, Set[int]], among: Iterable[int]) -> set[tuple[int, int]]:

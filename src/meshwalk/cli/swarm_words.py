@@ -122,6 +122,8 @@ class Neighbours(msgspec.Struct, frozen=True, tag=True):
     """Whom the node is linked with now."""
 
     peers: list[bytes]
+    parting: str = ""
+    """Why a link has ended, when one has."""
 
 
 class Tally(msgspec.Struct, tag=True):

@@ -34,8 +34,8 @@ from meshwalk.proto.effects import (
 )
 from meshwalk.proto.node import NodeCore
 from meshwalk.wire.address import Address
-from meshwalk.wire.codec import FrameReader, encode_frame
-from meshwalk.wire.frames import ContentType, Frame
+from meshwalk.wire.codec import FrameReader, append_frame, encode_frame
+from meshwalk.wire.frames import Channel, ContentType, Frame, Message
 from meshwalk.wire.peerid import PeerId
 
 LOOK_AGAIN_S = 0.25  # guess: in case a transport measures its buffer otherwise than its marks
@@ -138,7 +138,9 @@ class Driver:
     # As Acceptor.
 
     def admit(self, remote: Address) -> int | None:
-        return self.core.admit(remote, self.clock())
+        link = self.core.admit(remote, self.clock())
+        self.arm()
+        return link
 
     def handshake_failed(self, link: int, why: str) -> None:
         self.perform(self.core.lost(link, why, self.clock()))
@@ -348,10 +350,13 @@ class Driver:
         if connection is None:
             return
         frame = send.frame
-        if frame is not self._last_frame:  # a flood sends one frame over many links
-            self._last_bytes = encode_frame(frame)
-            self._last_frame = frame
-        connection.out += self._last_bytes
+        if type(frame) is not Message or frame.channel is not Channel.BROADCAST:
+            append_frame(frame, connection.out)
+        else:  # a flood sends one frame over many links: encode it once
+            if frame is not self._last_frame:
+                self._last_bytes = encode_frame(frame)
+                self._last_frame = frame
+            connection.out += self._last_bytes
         if not connection.is_dirty:
             connection.is_dirty = True
             self._dirty.append(connection)

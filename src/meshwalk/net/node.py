@@ -41,6 +41,7 @@ from meshwalk.proto.node import NodeCore, NodeStatistics
 from meshwalk.version import AGENT
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
 from meshwalk.wire.content import decode_body, encode_body
+from meshwalk.wire.frames import ContentType
 from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
 
@@ -365,7 +366,8 @@ class Node:
             self._storage.received(delivery)
         if not self._messages:
             return
-        message = msgspec.structs.replace(delivery, body=body)
+        is_bytes = delivery.content is ContentType.BYTES
+        message = delivery if is_bytes else msgspec.structs.replace(delivery, body=body)
         for subscription in self._messages:
             if not subscription.put(message):
                 self._dropped += 1

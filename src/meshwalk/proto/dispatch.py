@@ -19,7 +19,7 @@ import msgspec
 from meshwalk.config import RequestConfig
 from meshwalk.errors import MalformedFrame
 from meshwalk.events import Delivery
-from meshwalk.proto.effects import Answered, Ask, Unanswered, Why
+from meshwalk.proto.effects import Answered, Ask, Deliver, Unanswered, Why
 from meshwalk.proto.link import Link, printable
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import Channel, CloseReason, ContentType, Message, Purpose
@@ -38,13 +38,6 @@ class Transmit(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class HandDirect(msgspec.Struct, frozen=True, gc=False):
-    """A message for the application."""
-
-    delivery: Delivery
-
-
-@final
 class Fault(msgspec.Struct, frozen=True, gc=False):
     """The peer broke the protocol: close its link."""
 
@@ -52,7 +45,7 @@ class Fault(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-DispatchEffect: TypeAlias = Transmit | HandDirect | Fault | Ask | Answered | Unanswered
+DispatchEffect: TypeAlias = Transmit | Deliver | Fault | Ask | Answered | Unanswered
 
 _MAY_CONVERSE = frozenset(
     {Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT, Purpose.CONVERSATION}
@@ -88,9 +81,9 @@ class Dispatch:
 
     def send(
         self, link: Link, type: str, content: ContentType, body: bytes, now: float
-    ) -> list[DispatchEffect]:
+    ) -> Transmit:
         """One way."""
-        return [Transmit(link, self._message(content, body, now, type=type))]
+        return Transmit(link, self._message(content, body, now, type=type))
 
     def request(
         self,
@@ -152,7 +145,7 @@ class Dispatch:
         if not message.wants_reply:
             self.counts["received"] += 1
             return [
-                HandDirect(
+                Deliver(
                     Delivery(
                         peer, message.body, message.content, is_broadcast=False, topic=message.type
                     )

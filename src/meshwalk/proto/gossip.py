@@ -25,6 +25,7 @@ from meshwalk.config import BroadcastConfig
 from meshwalk.errors import InvalidRecord, MalformedFrame
 from meshwalk.events import Delivery
 from meshwalk.identity.keys import Signatures
+from meshwalk.proto.effects import Deliver
 from meshwalk.wire.frames import CloseReason, ContentType
 from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
 from meshwalk.wire.peerid import PeerId
@@ -45,13 +46,6 @@ class Flood(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class Hand(msgspec.Struct, frozen=True, gc=False):
-    """A broadcast for the application."""
-
-    delivery: Delivery
-
-
-@final
 class Blame(msgspec.Struct, frozen=True, gc=False):
     """The peer passed on what it must not: close its link."""
 
@@ -59,7 +53,7 @@ class Blame(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-GossipEffect: TypeAlias = Flood | Hand | Blame
+GossipEffect: TypeAlias = Flood | Deliver | Blame
 
 
 class SeenNumbers:
@@ -152,7 +146,7 @@ class Gossip:
         self._note(payload, now)
         self.counts["delivered"] += 1
         effects: list[GossipEffect] = [
-            Hand(
+            Deliver(
                 Delivery(
                     PeerId(payload.origin),
                     payload.body,

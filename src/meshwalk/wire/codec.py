@@ -5,6 +5,7 @@ Whatever the bytes, `FrameReader.feed` gives frames or raises `MalformedFrame`, 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _decode_frame: Final[Callable[[bytes | memoryview | bytearray], Frame]] = msgspec.msgpack.Decoder(
     Frame
 ).decode
+_length: Final = struct.Struct(">I").unpack_from
 _NO_LENGTH: Final = bytes(LENGTH_BYTES)
 
 
@@ -88,7 +90,7 @@ class FrameReader:
         frames: list[Frame] = []
         start, end = 0, len(view)
         while end - start >= LENGTH_BYTES:
-            size = int.from_bytes(view[start : start + LENGTH_BYTES], "big")
+            (size,) = _length(view, start)
             # Checked before the body arrives: a stranger must not make us wait for 4 GiB.
             if size > self.body_bytes_max:
                 raise MalformedFrame(
