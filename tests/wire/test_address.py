@@ -243,3 +243,7 @@ def test_names_and_secrets_do_not_run_into_each_other() -> None:
     assert len(ids) == 3
     with pytest.raises(InvalidArgument):
         Network("a", bytes(4097))
+
+
+def test_a_name_typed_on_two_keyboards_is_one_network() -> None:
+    assert encode_network_name("cafe\u0301") == encode_network_name("caf\u00e9") == b"caf\xc3\xa9"

@@ -39,7 +39,7 @@ from meshwalk.net.transport import Listener, Transport
 from meshwalk.proto.effects import Ask, ForgetPeer, SavePeer
 from meshwalk.proto.node import NodeCore, NodeStatistics
 from meshwalk.version import AGENT
-from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
+from meshwalk.wire.address import DEFAULT_PORT, Address, Invite, encode_network_name
 from meshwalk.wire.content import decode_body, encode_body
 from meshwalk.wire.frames import ContentType
 from meshwalk.wire.messages import RefusalCode
@@ -425,7 +425,7 @@ class Node:
             entry = Invite.parse(entry) if is_invite else Address.parse(entry)
         if isinstance(entry, Address):
             return [entry], None
-        if entry.network != self.network.name:
+        if encode_network_name(entry.network) != encode_network_name(self.network.name):
             raise InvalidArgument(
                 f"the invite is for the network {entry.network!r}, and this node is in"
                 f" {self.network.name!r}; start it with that network's name"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from typing import Self
 from urllib.parse import quote, unquote
 
@@ -121,11 +122,13 @@ def _checked_host(host: str, text: str) -> str:
 
 
 def encode_network_name(name: str) -> bytes:
-    """A network's name in UTF-8. Raises `InvalidArgument` for what cannot be a name."""
+    """A network's name in UTF-8, as a key is derived from it: in Unicode's composed form, so that
+    "é" typed on two keyboards is one network. Raises `InvalidArgument` for what cannot be a name.
+    """
     if _CONTROL.search(name):
         raise InvalidArgument("a network name has no control characters")
     try:
-        encoded = name.encode()
+        encoded = unicodedata.normalize("NFC", name).encode()
     except UnicodeEncodeError:
         raise InvalidArgument("a network name is text that UTF-8 can write") from None
     if not 0 < len(encoded) <= NETWORK_NAME_BYTES_MAX:
