@@ -356,18 +356,17 @@ class Node:
     # As the driver's Application.
 
     def delivered(self, delivery: Delivery) -> None:
-        try:
-            body = decode_body(delivery.content, delivery.body)
-        except MalformedFrame as error:
-            log.warning("dropped a message of %s: %s", delivery.origin.short, error)
-            self._dropped += 1
-            return
+        message = delivery
+        if delivery.content is not ContentType.BYTES:
+            try:
+                body = decode_body(delivery.content, delivery.body)
+            except MalformedFrame as error:
+                log.warning("dropped a message of %s: %s", delivery.origin.short, error)
+                self._dropped += 1
+                return
+            message = msgspec.structs.replace(delivery, body=body)
         if self._storage is not None and self._storage.keeps_history:
             self._storage.received(delivery)
-        if not self._messages:
-            return
-        is_bytes = delivery.content is ContentType.BYTES
-        message = delivery if is_bytes else msgspec.structs.replace(delivery, body=body)
         for subscription in self._messages:
             if not subscription.put(message):
                 self._dropped += 1

@@ -79,11 +79,11 @@ class Dispatch:
 
     # Commands.
 
-    def send(
-        self, link: Link, type: str, content: ContentType, body: bytes, now: float
-    ) -> Transmit:
-        """One way."""
-        return Transmit(link, self._message(content, body, now, type=type))
+    def send(self, type: str, content: ContentType, body: bytes, now: float) -> Message:
+        """A message that goes one way."""
+        return Message(
+            self._new_id(), int(now * 1e6), Channel.APPLICATION, body, 0, 0, content, type
+        )
 
     def request(
         self,
@@ -136,21 +136,13 @@ class Dispatch:
         assert peer is not None
         if message.channel is Channel.REFUSAL:
             return [Fault(CloseReason.PROTOCOL, "a refusal of nothing")]
+        if not message.wants_reply:
+            delivered = self.one_way(link, message)
+            return [] if delivered is None else [delivered]
         if link.purpose not in _MAY_CONVERSE:
             self.counts["not allowed"] += 1
-            if not message.wants_reply:
-                return []
             text = "links of this purpose carry no application messages"
             return [self._refusal(link, message.id, RefusalCode.NOT_ALLOWED, text, now)]
-        if not message.wants_reply:
-            self.counts["received"] += 1
-            return [
-                Deliver(
-                    Delivery(
-                        peer, message.body, message.content, is_broadcast=False, topic=message.type
-                    )
-                )
-            ]
         over = link if link.is_open else heir
         if over is None:
             self.counts["too late"] += 1  # its answer would find no way back
@@ -165,6 +157,15 @@ class Dispatch:
         self._serving[link.number, message.id] = over
         self._served[peer] += 1
         return [Ask(link.number, message.id, peer, message.type, message.content, message.body)]
+
+    def one_way(self, link: Link, message: Message) -> Deliver | None:
+        """A message that neither is a reply nor wants one; None when the link may not carry it."""
+        assert link.peer is not None
+        if link.purpose not in _MAY_CONVERSE:
+            self.counts["not allowed"] += 1
+            return None
+        self.counts["received"] += 1
+        return Deliver(Delivery(link.peer, message.body, message.content, False, message.type))
 
     def link_gone(self, link: Link, heir: Link | None = None) -> list[DispatchEffect]:
         """A link has ended. Without an heir to the same peer nobody answers over it any more, and

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -32,6 +32,7 @@ from meshwalk.proto.effects import (
     ProbeEnded,
     ProbeOpened,
     SavePeer,
+    Send,
 )
 from meshwalk.proto.gossip import Blame, Flood, Gossip, GossipEffect
 from meshwalk.proto.link import Arrived, Asked, Ended, Link, LinkState, Opened, printable
@@ -44,6 +45,8 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.frames import Channel, CloseReason, ContentType, Frame, Message, Purpose
 from meshwalk.wire.messages import RefusalCode, encode
 from meshwalk.wire.peerid import PeerId
+
+_APPLICATION: Final = Channel.APPLICATION  # a global is found faster than a class's attribute
 
 TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
 TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
@@ -153,7 +156,11 @@ class NodeCore:
                 # The hot path: what `Connections.receive` would do, without its detours.
                 found.heard_at = now
                 found.messages_in += 1
-                self._on_message(found, frame, now)
+                if frame.channel is _APPLICATION and not (frame.wants_reply or frame.in_reply_to):
+                    if (delivered := self.dispatch.one_way(found, frame)) is not None:
+                        self._out.append(delivered)
+                else:
+                    self._on_message(found, frame, now)
             else:
                 self._on_link(self.connections.receive(link, frame, now), now)
         return self._flush()
@@ -215,8 +222,8 @@ class NodeCore:
         """Send to one neighbour. Raises `NotANeighbour`, `TooBig`, `InvalidArgument`."""
         self._check(body, type, self.body_bytes_max)
         link = self._link_to(peer)
-        self.connections.send(link, self.dispatch.send(link, type, content, body, now).message)
-        return self._flush()
+        link.messages_out += 1
+        return [Send(link.number, self.dispatch.send(type, content, body, now))]
 
     def request(
         self,

@@ -19,6 +19,7 @@ _decode_frame: Final[Callable[[bytes | memoryview | bytearray], Frame]] = msgspe
     Frame
 ).decode
 _length: Final = struct.Struct(">I").unpack_from
+_write_length: Final = struct.Struct(">I").pack_into
 _NO_LENGTH: Final = bytes(LENGTH_BYTES)
 
 
@@ -41,7 +42,7 @@ def append_frame(frame: Frame, out: bytearray, body_bytes_max: int = FRAME_BYTES
     if size > body_bytes_max:
         del out[start:]
         raise TooBig(size, body_bytes_max)
-    out[start : start + LENGTH_BYTES] = size.to_bytes(LENGTH_BYTES, "big")
+    _write_length(out, start, size)
 
 
 def encode_frame(frame: Frame, body_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
