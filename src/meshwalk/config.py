@@ -45,12 +45,17 @@ class LinkConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Waiting to be sent to one peer; more closes the link as SLOW. guess: 8 frames of 1 MiB."""
     send_buffer_high_bytes: int = 256 << 10
     """Above this a writer that can wait is made to. guess: 2 ms of a gigabit path, times 128."""
+    writer_patience_s: float = 1.0
+    """How long a broadcast waits for one peer that takes nothing before it goes on. guess."""
     stall_timeout_s: float = 10.0
     """A link whose buffer stays above the mark this long is closed as SLOW. guess: two pings."""
 
     def __post_init__(self) -> None:
         _require(self.frame_bytes_max > 4 * ENVELOPE_BYTES, "frames must hold more than 4 KiB")
         _require(self.frame_bytes_max <= FRAME_BYTES_MAX, "frames are at most 1 MiB")
+        _require(
+            self.writer_patience_s < self.stall_timeout_s, "a writer gives up before the link does"
+        )
         _require(self.ping_interval_s * 2 <= self.idle_timeout_s, "two pings must fit in idle")
         _require(
             self.send_buffer_high_bytes + self.frame_bytes_max <= self.send_buffer_bytes_max,

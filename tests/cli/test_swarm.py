@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -142,8 +141,9 @@ async def test_life_of_a_swarm(fork: bool) -> None:
         wave = swarm.wave(1, sent.first)
         assert await swarm.until(lambda: set(wave.reached) == {0, 2, 3}, 5)
         assert 0 < wave.slowest_s < 5
-        statistics: dict[str, Any] = await swarm.statistics(2)
-        assert statistics["node"]
+        told = await swarm.statistics(2)
+        assert told.statistics["node"]
+        assert 0 <= told.loop_late_s < 5
         await swarm.kill([0, 3])
         assert not exists(pids[0])
         assert swarm.running == [1, 2]

@@ -23,6 +23,7 @@ pytestmark = [
 
 JOIN_S = 30.0  # design: 50 nodes within 10 s on a quiet machine; tests run beside others
 DELIVERY_S = 10.0
+LATE_S = 4.0  # less than a ping interval; on a quiet machine it is a few tenths of a second
 
 
 async def joined(swarm: Swarm, count: int, gap_s: float = 0.0) -> None:
@@ -147,8 +148,12 @@ async def test_ten_thousand_broadcasts_back_to_back() -> None:
         written_s = sent.ended_at - sent.began_at
         tallies = [m.tallies.get((3, 0)) for m in swarm.members if m.index != 3]
         print(f"\n10,000 written in {written_s:.2f} s, everywhere after {took_s:.2f} s")
+        late_s = [(await swarm.statistics(index)).loop_late_s for index in range(10)]
+        print(f"longest that a loop kept its timers waiting: {max(late_s):.2f} s")
         assert held, tallies
         for tally in tallies:
             assert tally is not None
             assert (tally.first, tally.highest, tally.disordered) == (1, count, 0)
+        # Who is kept from its timers sends no pings, and its peers give it up after 15 s.
+        assert max(late_s) < LATE_S
         assert_nothing_twice(swarm)

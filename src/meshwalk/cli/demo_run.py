@@ -55,6 +55,8 @@ class Performance:
         self._news: deque[str] = deque(maxlen=NEWS_MAX)
         self._rng = Random(seed)
         self._began_at = time.monotonic()
+        self._paused_s = 0.0
+        """In this phase, for the eye: not counted as its time."""
         self._wave: Wave | None = None
         self._up_since: dict[tuple[int, int], float] = {}
         self._lost_at: dict[tuple[int, int], float] = {}
@@ -75,9 +77,9 @@ class Performance:
         async with self.swarm:
             for phase, (_, step) in zip(self._phases, steps, strict=True):
                 phase.state = PhaseState.RUNNING
-                began_at = time.monotonic()
+                began_at, self._paused_s = time.monotonic(), 0.0
                 held = await step()
-                phase.seconds = time.monotonic() - began_at
+                phase.seconds = max(0.0, time.monotonic() - began_at - self._paused_s)
                 phase.state = PhaseState.OK if held else PhaseState.FAILED
             complaints = list(self.swarm.complaints)
             self._claim(
@@ -215,6 +217,7 @@ class Performance:
     async def _pause(self, seconds: float) -> None:
         if self.pace:
             await asyncio.sleep(seconds * self.pace)
+            self._paused_s += seconds * self.pace
 
     @property
     def _killed(self) -> bool:

@@ -117,9 +117,10 @@ def screen(scene: Scene, width: int = WIDTH_MIN, height: int = HEIGHT_MIN) -> Re
         show_header=False,
         padding=(0, 1),
         border_style="bright_black",
-        title=Text.assemble(
-            ("meshwalk demo", "bold"),
-            f" · {len(scene.nodes)} nodes, each a process of its own · {scene.seconds:.1f} s",
+        title=Text(
+            f"meshwalk demo · {len(scene.nodes)} nodes, each a process of its own"
+            f" · {scene.seconds:.1f} s",
+            style="bold",
         ),
         title_style="",
     )

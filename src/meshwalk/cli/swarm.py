@@ -204,11 +204,11 @@ class Swarm:
         """
         return cast("Sent", await self._ask(index, lambda q: Broadcast(q, body, count)))
 
-    async def statistics(self, index: int, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
-        """A node's `Node.statistics()`, as plain values. Raises `TimedOut` or `Closed`."""
+    async def statistics(self, index: int, timeout_s: float = ANSWER_TIMEOUT_S) -> Told:
+        """A node's `Node.statistics()` as plain values. Raises `TimedOut` or `Closed`."""
         try:
             async with asyncio.timeout(timeout_s):
-                return cast("Told", await self._ask(index, AskStatistics)).statistics
+                return cast("Told", await self._ask(index, AskStatistics))
         except TimeoutError:
             raise TimedOut(f"node {index} did not answer within {timeout_s:g} s") from None
 

@@ -43,6 +43,7 @@ from meshwalk.net.node import Node
 
 REPORT_PAUSE_S = 0.02  # guess: half a frame of a film; deliveries of a burst meanwhile are joined
 ARRIVALS_MAX = 64  # guess: told one by one in a report; more are a burst, where only counts matter
+CLOCK_TICK_S = 0.1  # guess: a fiftieth of a node's own ping interval
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
@@ -122,6 +123,20 @@ class Deliveries:
         self._is_due = False
 
 
+class LateClock:
+    """How late the event loop is: its peers see a loop that is held up as a dead node."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            due = time.monotonic() + CLOCK_TICK_S
+            await asyncio.sleep(CLOCK_TICK_S)
+            self.worst_s = max(self.worst_s, time.monotonic() - due)
+
+
 async def _run(birth: Birth) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", birth.port)
     reporter = Reporter(writer)
@@ -150,11 +165,13 @@ async def _serve(birth: Birth, reader: asyncio.StreamReader, reporter: Reporter)
     async with node:
         reporter.tell(Listening(bytes(node.id), str(node.address)))
         async with asyncio.TaskGroup() as group:
+            clock = LateClock()
             watchers = [
+                group.create_task(clock.watch()),
                 group.create_task(_watch_messages(messages, Deliveries(reporter))),
                 group.create_task(_watch_events(node, events, reporter)),
             ]
-            await _obey(birth, node, reader, reporter, group)
+            await _obey(birth, node, clock, reader, reporter, group)
             for watcher in watchers:
                 watcher.cancel()
     return 0
@@ -163,6 +180,7 @@ async def _serve(birth: Birth, reader: asyncio.StreamReader, reporter: Reporter)
 async def _obey(
     birth: Birth,
     node: Node,
+    clock: LateClock,
     reader: asyncio.StreamReader,
     reporter: Reporter,
     group: asyncio.TaskGroup,
@@ -176,7 +194,7 @@ async def _obey(
         elif isinstance(order, Broadcast):
             work = _broadcast(birth.run, node, order, reporter)
         else:
-            _answer(node, order, reporter)
+            _answer(node, order, clock, reporter)
             continue
         group.create_task(work)
 
@@ -197,9 +215,9 @@ async def _broadcast(label: int, node: Node, order: Broadcast, reporter: Reporte
     reporter.tell(Sent(order.question, first, last, began_at, time.monotonic()))
 
 
-def _answer(node: Node, order: AskStatistics, reporter: Reporter) -> None:
+def _answer(node: Node, order: AskStatistics, clock: LateClock, reporter: Reporter) -> None:
     statistics = msgspec.to_builtins(node.statistics(), str_keys=True)
-    reporter.tell(Told(order.question, statistics))
+    reporter.tell(Told(order.question, statistics, clock.worst_s))
 
 
 async def _watch_messages(messages: Any, deliveries: Deliveries) -> None:

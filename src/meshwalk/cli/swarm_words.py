@@ -174,6 +174,8 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
     question: int
     statistics: dict[str, Any]
+    loop_late_s: float
+    """The longest that the process's event loop has kept a timer waiting."""
 
 
 class Complaint(msgspec.Struct, frozen=True, tag=True):

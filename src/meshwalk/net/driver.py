@@ -60,7 +60,7 @@ class Application(Protocol):
 class Connection:
     """A pipe with its frames; the reader that the pipe delivers to."""
 
-    __slots__ = ("congested", "driver", "frames", "is_dirty", "link", "out", "pipe", "room")
+    __slots__ = ("congested_at", "driver", "frames", "is_dirty", "link", "out", "pipe", "room")
 
     def __init__(self, driver: Driver, link: int, pipe: Pipe) -> None:
         self.driver = driver
@@ -69,8 +69,8 @@ class Connection:
         self.frames = FrameReader(driver.core.config.link.frame_bytes_max)
         self.out = bytearray()
         self.is_dirty = False
-        self.congested = False
-        """More than the high mark waits to be sent."""
+        self.congested_at: float | None = None
+        """Since when more than the high mark waits to be sent, and less than half was never."""
         self.room: list[asyncio.Future[None]] = []
         """Writers that wait until it does not."""
 
@@ -78,7 +78,8 @@ class Connection:
         self.driver.received(self, data)
 
     def stalled(self) -> None:
-        self.congested = True
+        if self.congested_at is None:
+            self.congested_at = self.driver.clock()
         self.driver.core.stalled(self.link, self.driver.clock())
         self.driver.arm()
 
@@ -95,7 +96,7 @@ class Connection:
         driver.pipe_lost(self.link)
 
     def _has_room(self) -> None:
-        self.congested = False
+        self.congested_at = None
         for waiter in self.room:
             if not waiter.done():
                 waiter.set_result(None)
@@ -214,16 +215,22 @@ class Driver:
     # For the application.
 
     async def room_for_broadcast(self) -> None:
-        """Wait until at most half of the neighbours' links are congested, and let others run."""
+        """Wait until no neighbour's link is congested, but for those that take nothing at all.
+
+        A peer that reads slowly makes the writer slow; one that does not read holds it for
+        `writer_patience_s` once, and then its link's own bounds end it.
+        """
+        patience_s = self.core.config.link.writer_patience_s
         while True:
-            neighbours = [
+            since = self.clock() - patience_s
+            congested = [
                 connection
                 for neighbour in self.core.overlay.membership.neighbours.values()
                 if (connection := self.connections.get(neighbour.link.number)) is not None
+                and self._is_congested(connection)
+                and (connection.congested_at or 0.0) > since
             ]
-            congested = [c for c in neighbours if self._is_congested(c)]
-            # One peer that does not read must not hold the writer; the link's own bound ends it.
-            if 2 * len(congested) <= len(neighbours):
+            if not congested:
                 return
             waiters = [self._wait_for(connection) for connection in congested]
             await asyncio.wait(waiters, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
@@ -417,9 +424,12 @@ class Driver:
     def _is_congested(self, connection: Connection) -> bool:
         # The pipe tells of it only at the loop's next turn; a writer in a loop must know now.
         high = self.core.config.link.send_buffer_high_bytes
-        mark = high // 2 if connection.congested else high
-        connection.congested = connection.pipe.unsent_bytes > mark
-        return connection.congested
+        if connection.congested_at is None:
+            if connection.pipe.unsent_bytes > high:
+                connection.congested_at = self.clock()
+        elif connection.pipe.unsent_bytes <= high // 2:
+            connection.congested_at = None
+        return connection.congested_at is not None
 
     def _wait_for(self, connection: Connection) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = self._loop.create_future()

@@ -251,9 +251,10 @@ class Node:
     async def broadcast(self, body: Any, topic: str = "") -> int:
         """Send to everyone in the network; returns this node's count of its broadcasts.
 
-        `body` is bytes, str, or anything that MessagePack can hold. Waits while most neighbours
-        are slower than the caller. Every peer that stays linked gets it once; there is no promise
-        to peers that join later or are cut off meanwhile. With no neighbour nobody gets it.
+        `body` is bytes, str, or anything that MessagePack can hold. Waits while a neighbour reads
+        more slowly than the caller writes, and a second for one that does not read at all. Every
+        peer that stays linked gets it once; there is no promise to peers that join later or are
+        cut off meanwhile. With no neighbour nobody gets it.
         Raises `TooBig`, `InvalidArgument`, `NotRunning`.
         """
         content, data = encode_body(body)
@@ -317,8 +318,8 @@ class Node:
     def messages(self, limit: int = ITEMS_MAX) -> Subscription[Delivery]:
         """Broadcasts and direct messages from now on; iterate with `async for`.
 
-        When `limit` messages wait to be read, new ones are dropped, counted and told by the event
-        `MessagesDropped`.
+        When `limit` messages, or bodies of 64 MiB, wait to be read, new ones are dropped, counted
+        and told by the event `MessagesDropped`.
         """
         subscription: Subscription[Delivery] = Subscription(limit, self._messages.remove)
         self._messages.append(subscription)
@@ -368,7 +369,7 @@ class Node:
         if self._storage is not None and self._storage.keeps_history:
             self._storage.received(delivery)
         for subscription in self._messages:
-            if not subscription.put(message):
+            if not subscription.put(message, len(delivery.body)):
                 self._dropped += 1
                 if subscription.dropped == 1 or subscription.dropped % 1000 == 0:
                     text = "a reader of messages is too slow"

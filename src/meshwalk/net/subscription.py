@@ -9,23 +9,30 @@ from typing import Generic, Self, TypeVar
 
 _Item = TypeVar("_Item")
 
-ITEMS_MAX = 65_536  # guess: about six seconds of the fastest sender, 30 MiB of small messages
+ITEMS_MAX = 65_536  # guess: a tenth of a second of the fastest sender, minutes of a person
+BYTES_MAX = 64 << 20  # guess: 256 of the largest broadcasts
 
 
 class Subscription(Generic[_Item], AsyncIterator[_Item]):
     """Iterate over it with `async for`; it ends when the node stops or `close` is called.
 
     It takes items from its creation on, whether or not anybody iterates. When `limit` items wait,
-    new ones are dropped and counted in `dropped`; a node reports that as `MessagesDropped`.
+    or bodies of `limit_bytes` together, new ones are dropped and counted in `dropped`; a node
+    reports that as `MessagesDropped`.
     """
 
     def __init__(
-        self, limit: int = ITEMS_MAX, on_close: Callable[[Subscription[_Item]], None] | None = None
+        self,
+        limit: int = ITEMS_MAX,
+        on_close: Callable[[Subscription[_Item]], None] | None = None,
+        limit_bytes: int = BYTES_MAX,
     ) -> None:
         self.limit = limit
+        self.limit_bytes = limit_bytes
         self.dropped = 0
         """Items that found the queue full."""
-        self._items: deque[_Item] = deque()
+        self._items: deque[tuple[_Item, int]] = deque()
+        self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
         self._on_close = on_close
@@ -34,20 +41,21 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
         """Items that wait to be read."""
         return len(self._items)
 
-    def put(self, item: _Item) -> bool:
-        """Add an item; false when it was dropped. For the node."""
+    def put(self, item: _Item, size: int = 0) -> bool:
+        """Add an item whose body has `size` bytes; false when it was dropped. For the node."""
         if self._is_closed:
             return True
-        if len(self._items) >= self.limit:
+        if len(self._items) >= self.limit or self._bytes + size > self.limit_bytes:
             self.dropped += 1
             return False
-        self._items.append(item)
+        self._items.append((item, size))
+        self._bytes += size
         self._wake()
         return True
 
     def get_nowait(self) -> _Item | None:
         """The next item, or None when nothing waits."""
-        return self._items.popleft() if self._items else None
+        return self._take() if self._items else None
 
     def close(self) -> None:
         """Take nothing more; what waits can still be read."""
@@ -71,13 +79,18 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._items.popleft()
+        return self._take()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+    def _take(self) -> _Item:
+        item, size = self._items.popleft()
+        self._bytes -= size
+        return item
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -214,6 +214,11 @@ class TcpPipe(asyncio.BufferedProtocol):
         """Bytes from the socket: the rest of the handshake, or records to decrypt."""
         channel, raw, wire = self._channel, self._raw, self._buffers.wire[:nbytes]
         assert raw is not None
+        if nbytes == RECEIVE_BYTES and self._backlog is None and raw.is_reading():
+            # There is more. libuv would read it up to 32 times over before anybody else's turn:
+            # some MiB for each link, while timers are late and readers of messages wait.
+            raw.pause_reading()
+            self._loop.call_soon(self._read_on)
         if channel.peer is None:
             if self._is_ending:
                 return
@@ -330,6 +335,10 @@ class TcpPipe(asyncio.BufferedProtocol):
             return
         raw.resume_reading()
         self._tell_flow()
+
+    def _read_on(self) -> None:
+        if self._raw is not None and not self._raw.is_closing() and not self._raw.is_reading():
+            self._raw.resume_reading()
 
     def _forget_backlog(self) -> None:
         if self._backlog is not None:

@@ -3,9 +3,10 @@
 `TlsChannel` is the standard library's TLS engine between two memory buffers. The loops' own TLS
 transports are not used: they do not say how much waits below them, lose what is queued when the
 peer speaks during a close (stock asyncio), never send the alert that tells a peer why it was
-refused, and report strange certificates to the loop's exception handler. Measured against them,
-echo of 100 bytes, both ends in one process: 10.4 µs here and 11.4 µs there on uvloop, 15 and 23 µs
-on stock asyncio; bulk is level.
+refused, and report strange certificates to the loop's exception handler. A prototype with these
+steps against them, both ends in one process, medians of 5 runs here and 15 there: echo of 100
+bytes 10.0 and 10.7 µs on uvloop, 14.4 and 21.6 on stock asyncio; echo of 64 KiB 451 and 476 MB/s
+on uvloop, 522 and 427 on stock asyncio.
 """
 
 from __future__ import annotations

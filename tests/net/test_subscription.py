@@ -1,0 +1,62 @@
+"""The queue between a node and one reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshwalk.net.subscription import Subscription
+
+
+async def test_items_come_in_order_and_waiting_for_them_works() -> None:
+    subscription: Subscription[int] = Subscription()
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    subscription.put(1)
+    subscription.put(2)
+    assert await reader == 1
+    assert await anext(subscription) == 2
+    assert len(subscription) == 0
+
+
+async def test_what_does_not_fit_is_dropped_and_counted() -> None:
+    subscription: Subscription[int] = Subscription(limit=2)
+    assert [subscription.put(number) for number in range(4)] == [True, True, False, False]
+    assert subscription.dropped == 2
+    subscription.close()
+    assert [number async for number in subscription] == [0, 1]
+
+
+async def test_bytes_are_bounded_too() -> None:
+    subscription: Subscription[str] = Subscription(limit_bytes=100)
+    assert subscription.put("a", 60)
+    assert not subscription.put("b", 41)
+    assert subscription.get_nowait() == "a"
+    assert subscription.put("b", 41)
+
+
+async def test_closing_ends_the_reader_after_what_waits() -> None:
+    closed: list[Subscription[int]] = []
+    subscription: Subscription[int] = Subscription(on_close=closed.append)
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    subscription.close()
+    subscription.close()
+    with pytest.raises(StopAsyncIteration):
+        await reader
+    assert closed == [subscription]
+    assert subscription.put(1), "a closed subscription drops nothing: nobody reads it"
+
+
+async def test_a_second_reader_is_told_so() -> None:
+    subscription: Subscription[int] = Subscription()
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="one reader"):
+        await anext(subscription)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    subscription.put(1)
+    assert await anext(subscription) == 1
