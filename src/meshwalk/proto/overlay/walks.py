@@ -246,7 +246,10 @@ class Walks:
             self._keep_late(walk)
         if lost:
             self.counts["link lost"] += len(lost)
-            self._failed(now)
+            if not link.is_standing:
+                self._failed(now)
+            # A neighbour that went says nothing about the others: they are asked without a pause.
+            # That cannot go on for long, since each time costs a neighbour.
 
     def tick(self, now: float) -> None:
         """A timer of this machine has come due."""
