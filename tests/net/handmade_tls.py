@@ -110,9 +110,9 @@ class Heard:
     alert: Alert | None
     """The last word; None: the connection ended without one."""
     certificate: bytes | None
-    """In DER, once the other end has proven that it holds the key."""
+    """In DER, if the other end has shown one."""
     is_done: bool
-    """Whether the other end's Finished came, and was right."""
+    """Whether the other end has proven that it holds the certificate's key, and has finished."""
 
 
 class Ended(Exception):
@@ -358,7 +358,7 @@ class End:
     def _hear_who(self) -> None:
         fields = self._hear(Step.CERTIFICATE)
         assert fields.vector(1) == b""
-        certificate = Fields(fields.vector(3)).vector(3)
+        certificate = self._their_certificate = Fields(fields.vector(3)).vector(3)
         key = x509.load_der_x509_certificate(certificate).public_key()
         assert isinstance(key, Ed25519PublicKey)
         content = signed_content(self.their_context, self._transcript)
@@ -366,7 +366,6 @@ class End:
         assert fields.take(2) == SCHEME
         self._their_signature = fields.vector(2)
         key.verify(self._their_signature, content)
-        self._their_certificate = certificate
         assert self._reading is not None
         proof = finished_of(self._reading.secret, self._transcript)
         assert self._hear(Step.FINISHED).rest == proof

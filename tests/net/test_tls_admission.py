@@ -1,8 +1,8 @@
 """Attacks on the handshake, by hand-made TLS contexts and raw bytes against a live listener.
 
 After each attack the listener still admits an honest peer, the attacker's place is free, and the
-loop's exception handler was not called. One attack is not made here: a stolen leaf with another
-key, which the standard library's `ssl` refuses to load (and says so in a test below).
+loop's exception handler was not called. The standard library's `ssl` refuses to load a stolen leaf
+with another key (a test below says so); that attack is made by hand in test_stolen_leaf.py.
 """
 
 from __future__ import annotations
