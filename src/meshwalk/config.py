@@ -160,7 +160,7 @@ class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Messages to one peer."""
 
     pending_max: int = 65536
-    """Own requests that wait for a reply; more raise `Busy`. guess: about 30 MiB of state."""
+    """Own requests that wait for a reply; more are `Refused`. guess: about 30 MiB of state."""
     served_per_peer_max: int = 1024
     """Requests of one peer that are being answered; more are refused as BUSY. guess."""
     timeout_s: float = 10.0
@@ -171,7 +171,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept on disk."""
 
     history_max: int = 100_000
-    """Messages kept; older ones go first. guess: about 30 MiB."""
+    """Messages kept; older ones go first. guess: some 30 MiB of chat, 1.6 GB at the worst."""
     history_body_bytes_max: int = 16 << 10
     """Longer bodies are noted without their bytes: history is for people. guess."""
     queue_max: int = 10_000

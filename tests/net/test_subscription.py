@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from meshwalk.net.subscription import Subscription
+from meshwalk.net.subscription import Subscribers, Subscription
 
 
 async def test_items_come_in_order_and_waiting_for_them_works() -> None:
@@ -37,15 +38,14 @@ async def test_bytes_are_bounded_too() -> None:
 
 
 async def test_closing_ends_the_reader_after_what_waits() -> None:
-    closed: list[Subscription[int]] = []
-    subscription: Subscription[int] = Subscription(on_close=closed.append)
+    subscription: Subscription[int] = Subscription()
     reader = asyncio.create_task(anext(subscription))
     await asyncio.sleep(0)
     subscription.close()
     subscription.close()
     with pytest.raises(StopAsyncIteration):
         await reader
-    assert closed == [subscription]
+    assert subscription.is_closed
     assert subscription.put(1), "a closed subscription drops nothing: nobody reads it"
 
 
@@ -60,3 +60,37 @@ async def test_a_second_reader_is_told_so() -> None:
         await reader
     subscription.put(1)
     assert await anext(subscription) == 1
+
+
+async def test_a_loop_that_is_left_early_leaves_no_queue_behind() -> None:
+    subscribers: Subscribers[int] = Subscribers()
+
+    async def first() -> int:
+        subscribers_loop = subscribers.subscribe(10)
+        subscribers.put(1)
+        async for item in subscribers_loop:
+            return item
+        raise AssertionError
+
+    assert await first() == 1
+    gc.collect()
+    assert len(subscribers) == 0
+    assert subscribers.put(2) is None
+
+
+async def test_every_reader_gets_everything_and_a_full_one_is_named() -> None:
+    subscribers: Subscribers[int] = Subscribers()
+    wide, narrow = subscribers.subscribe(10), subscribers.subscribe(1)
+    assert subscribers.put(1) is None
+    assert subscribers.put(2) is narrow
+    narrow.close()
+    assert subscribers.put(3) is None
+    assert len(subscribers) == 1
+    subscribers.close()
+    assert [item async for item in wide] == [1, 2, 3]
+
+
+async def test_a_reader_that_comes_after_the_end_ends_at_once() -> None:
+    subscribers: Subscribers[int] = Subscribers()
+    subscribers.close()
+    assert [item async for item in subscribers.subscribe(10)] == []

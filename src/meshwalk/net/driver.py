@@ -14,10 +14,12 @@ from typing import Protocol, assert_never
 
 from meshwalk.errors import Closed, MalformedFrame, NotAdmitted, Refused, TimedOut, Unreachable
 from meshwalk.events import Delivery, Event
+from meshwalk.net.connection import Connection
 from meshwalk.net.transport import Pipe, Transport
 from meshwalk.proto.effects import (
     Answered,
     Ask,
+    AskGone,
     Deliver,
     Dial,
     Effect,
@@ -34,11 +36,13 @@ from meshwalk.proto.effects import (
 )
 from meshwalk.proto.node import NodeCore
 from meshwalk.wire.address import Address
-from meshwalk.wire.codec import FrameReader, append_frame, encode_frame
+from meshwalk.wire.codec import append_frame, encode_frame
 from meshwalk.wire.frames import Channel, ContentType, Frame, Message
 from meshwalk.wire.peerid import PeerId
 
-LOOK_AGAIN_S = 0.25  # guess: in case a transport measures its buffer otherwise than its marks
+JOINED_BYTES_MAX = 64 << 10  # measured, benchmarks/link.py: larger writes gain nothing over TLS
+CLOCK_STEP_S = 1.0  # guess: more than a clock drifts between two looks, less than anyone minds
+LOOK_AGAIN_S = 0.05  # guess: in case a transport measures its buffer otherwise than its marks
 
 
 class Application(Protocol):
@@ -53,54 +57,11 @@ class Application(Protocol):
     def asked(self, ask: Ask) -> None:
         """A peer's request."""
 
+    def ask_gone(self, link: int, request: int) -> None:
+        """Nobody waits for the answer to this request any more."""
+
     def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
         """Something to keep in the store."""
-
-
-class Connection:
-    """A pipe with its frames; the reader that the pipe delivers to."""
-
-    __slots__ = ("congested_at", "driver", "frames", "is_dirty", "link", "out", "pipe", "room")
-
-    def __init__(self, driver: Driver, link: int, pipe: Pipe) -> None:
-        self.driver = driver
-        self.link = link
-        self.pipe = pipe
-        self.frames = FrameReader(driver.core.config.link.frame_bytes_max)
-        self.out = bytearray()
-        self.is_dirty = False
-        self.congested_at: float | None = None
-        """Since when more than the high mark waits to be sent, and less than half was never."""
-        self.room: list[asyncio.Future[None]] = []
-        """Writers that wait until it does not."""
-
-    def received(self, data: memoryview) -> None:
-        self.driver.received(self, data)
-
-    def stalled(self) -> None:
-        if self.congested_at is None:
-            self.congested_at = self.driver.clock()
-        self.driver.core.stalled(self.link, self.driver.clock())
-        self.driver.arm()
-
-    def resumed(self) -> None:
-        self.driver.core.resumed(self.link)
-        self._has_room()
-
-    def lost(self, why: str) -> None:
-        driver = self.driver
-        driver.connections.pop(self.link, None)
-        self._has_room()
-        driver.perform(driver.core.lost(self.link, why, driver.clock()))
-        driver.flush()
-        driver.pipe_lost(self.link)
-
-    def _has_room(self) -> None:
-        self.congested_at = None
-        for waiter in self.room:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.room.clear()
 
 
 class Driver:
@@ -113,9 +74,11 @@ class Driver:
         application: Application,
         spawn: Callable[[asyncio.Task[None]], None],
         clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self.core = core
         self.clock = clock
+        self._unix_clock = unix_clock
         self.connections: dict[int, Connection] = {}
         self._transport = transport
         self._application = application
@@ -156,12 +119,12 @@ class Driver:
         self._is_reading = True
         try:
             frames = connection.frames.feed(data)
-        except MalformedFrame as error:
-            self.perform(self.core.malformed(connection.link, str(error), self.clock()))
-        else:
             if frames:
                 self.perform(self.core.receive(connection.link, frames, self.clock()))
-        self._is_reading = False
+        except MalformedFrame as error:
+            self.perform(self.core.malformed(connection.link, str(error), self.clock()))
+        finally:
+            self._is_reading = False
         self.flush()
 
     def perform(self, effects: list[Effect]) -> None:
@@ -214,6 +177,22 @@ class Driver:
 
     # For the application.
 
+    def has_room(self, link: int) -> bool:
+        """Whether a writer need not wait for this link. Cheap: looks at what is known."""
+        connection = self.connections.get(link)
+        if connection is None:
+            return True
+        if len(connection.out) >= JOINED_BYTES_MAX:
+            self.flush()
+        return connection.congested_at is None
+
+    async def room_for(self, link: int) -> None:
+        """Wait until this link is not congested, or is gone."""
+        connection = self.connections.get(link)
+        while connection is not None and connection.is_congested():
+            await asyncio.wait([connection.wait_for_room()], timeout=LOOK_AGAIN_S)
+            connection = self.connections.get(link)
+
     async def room_for_broadcast(self) -> None:
         """Wait until no neighbour's link is congested, but for those that take nothing at all.
 
@@ -223,31 +202,26 @@ class Driver:
         patience_s = self.core.config.link.writer_patience_s
         while True:
             since = self.clock() - patience_s
-            congested = [
-                connection
+            waiters = [
+                connection.wait_for_room()
                 for neighbour in self.core.overlay.membership.neighbours.values()
-                if (connection := self.connections.get(neighbour.link.number)) is not None
-                and self._is_congested(connection)
-                and (connection.congested_at or 0.0) > since
+                if not self.has_room(neighbour.link.number)
+                and (connection := self.connections.get(neighbour.link.number)) is not None
+                and connection.is_congested()
+                and connection.progress_at > since
             ]
-            if not congested:
+            if not waiters:
                 return
-            waiters = [self._wait_for(connection) for connection in congested]
             await asyncio.wait(waiters, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
             for waiter in waiters:
                 waiter.cancel()
 
-    async def room_for(self, link: int) -> None:
-        """Wait until this link is not congested, or is gone."""
-        connection = self.connections.get(link)
-        while connection is not None and self._is_congested(connection):
-            await asyncio.wait([self._wait_for(connection)], timeout=LOOK_AGAIN_S)
-            connection = self.connections.get(link)
-
-    async def reply_to(self, request: int) -> tuple[ContentType, bytes]:
-        """Wait for the reply to an own request. Raises `TimedOut`, `Refused` or `Closed`."""
+    async def ask(self, request: int, effects: list[Effect]) -> tuple[ContentType, bytes]:
+        """Send an own request and wait for its reply. Raises `TimedOut`, `Refused` or `Closed`."""
         waiter: asyncio.Future[tuple[ContentType, bytes]] = self._loop.create_future()
+        # Before anything is sent: sending may end the link, and with it the request.
         self._requests[request] = waiter
+        self.command(effects)
         try:
             return await waiter
         finally:
@@ -332,6 +306,8 @@ class Driver:
             self._application.happened(effect.event)
         elif type(effect) is SavePeer or type(effect) is ForgetPeer:
             self._application.peer_changed(effect)
+        elif type(effect) is AskGone:
+            self._application.ask_gone(effect.link, effect.id)
         elif type(effect) is Unanswered:
             waiter = self._requests.pop(effect.request, None)
             if waiter is not None and not waiter.done():
@@ -350,7 +326,7 @@ class Driver:
                 error = NotAdmitted if effect.not_admitted else Unreachable
                 probe.set_exception(error(effect.text))
         else:
-            assert type(effect) not in (Send, Deliver, Ask, Answered)
+            raise AssertionError(f"{effect!r} is performed elsewhere, or is unknown")
 
     def _send(self, send: Send) -> None:
         connection = self.connections.get(send.link)
@@ -373,9 +349,11 @@ class Driver:
         if not data:
             return
         connection.pipe.write(data)
-        limits = self.core.config.link
-        if connection.pipe.unsent_bytes > limits.send_buffer_bytes_max:
+        connection.written += len(data)
+        if connection.pipe.unsent_bytes > self.core.config.link.send_buffer_bytes_max:
             self.perform(self.core.overflowed(connection.link, self.clock()))
+        else:
+            connection.is_congested()
 
     def _shut(self, shut: Shut) -> None:
         task = self._dials.pop(shut.link, None)
@@ -413,29 +391,24 @@ class Driver:
 
     def _tick(self) -> None:
         self._armed_at = float("inf")
-        self.perform(self.core.tick(self.clock()))
+        now = self.clock()
+        self._mind_the_calendar(now)
+        for connection in self.connections.values():
+            if connection.congested_at is not None:
+                connection.is_congested()  # has it taken anything since?
+        self.perform(self.core.tick(now))
         self.arm()
         self.flush()
+
+    def _mind_the_calendar(self, now: float) -> None:
+        # Machine time stands still while a machine sleeps, and calendars are set.
+        offset_s = self._unix_clock() - now
+        if abs(offset_s - self.core.unix_offset_s) > CLOCK_STEP_S:
+            self.core.calendar_set(offset_s)
 
     def _end_of_turn(self) -> None:
         self._is_joining = False
         self.flush()
-
-    def _is_congested(self, connection: Connection) -> bool:
-        # The pipe tells of it only at the loop's next turn; a writer in a loop must know now.
-        high = self.core.config.link.send_buffer_high_bytes
-        if connection.congested_at is None:
-            if connection.pipe.unsent_bytes > high:
-                connection.congested_at = self.clock()
-        elif connection.pipe.unsent_bytes <= high // 2:
-            connection.congested_at = None
-        return connection.congested_at is not None
-
-    def _wait_for(self, connection: Connection) -> asyncio.Future[None]:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        connection.room = [w for w in connection.room if not w.done()]
-        connection.room.append(waiter)
-        return waiter
 
 
 def _why(effect: Unanswered) -> Closed | Refused | TimedOut:

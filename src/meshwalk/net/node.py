@@ -17,17 +17,18 @@ from meshwalk.errors import (
     AddressInUse,
     InvalidAddress,
     InvalidArgument,
-    MalformedFrame,
     NotAdmitted,
+    NotANeighbour,
     NotRunning,
     Refused,
     TimedOut,
     Unreachable,
 )
-from meshwalk.events import Delivery, EntryFailed, Event, Joined, MessagesDropped, StoreFailed
+from meshwalk.events import Delivery, EntryFailed, Event, Joined, StoreFailed
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.identity.network import DEFAULT_NETWORK, Network
 from meshwalk.net.driver import Driver
+from meshwalk.net.inbox import Inbox
 from meshwalk.net.interfaces import hosts_of_this_machine
 from meshwalk.net.peers import PeerInfo, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
@@ -36,12 +37,10 @@ from meshwalk.net.storage import NodeStorage
 from meshwalk.net.subscription import ITEMS_MAX, Subscription
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Listener, Transport
-from meshwalk.proto.effects import Ask, ForgetPeer, SavePeer
 from meshwalk.proto.node import NodeCore, NodeStatistics
 from meshwalk.version import AGENT
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite, encode_network_name
 from meshwalk.wire.content import decode_body, encode_body
-from meshwalk.wire.frames import ContentType
 from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
 
@@ -95,9 +94,7 @@ class Node:
         self._data = Path(data) if data is not None else None
         self._make_transport = transport or _tcp
         self._serving = Serving(self._own)
-        self._messages: list[Subscription[Delivery]] = []
-        self._events: list[Subscription[Event]] = []
-        self._dropped = 0
+        self._inbox = Inbox(self._serving)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._driver: Driver | None = None
@@ -105,6 +102,7 @@ class Node:
         self._keys: KeyPair | None = None
         self._started_at = 0.0
         self._gathered = 0
+        self._stopping: asyncio.Task[None] | None = None
 
     # Life.
 
@@ -125,12 +123,16 @@ class Node:
                 unix - now,
                 AGENT,
             )
-            driver = Driver(core, transport, self, self._own)
+            driver = Driver(core, transport, self._inbox, self._own)
             self._listener = await self._open_listener(transport, driver)
         except BaseException:
             await storage.close()
             raise
         self._storage, self._driver, self._started_at = storage, driver, now
+        self._stopping = None
+        self._inbox.storage, self._inbox.driver = storage, driver
+        self._inbox.messages.open()
+        self._inbox.events.open()
         if self._listener.address.is_unspecified:
             for host in hosts_of_this_machine():
                 core.own_record.connected_from(host, now)
@@ -139,25 +141,39 @@ class Node:
         return self
 
     async def stop(self) -> None:
-        """Tell the neighbours, close every link, write what waits, and release port and store."""
-        if self._driver is None:
-            return
+        """Tell the neighbours, close every link, write what waits, and release port and store.
+
+        May be called again, at the same time too: every call returns when all is done. Handlers of
+        requests are cancelled; those that do not end in `close_timeout_s` are left behind.
+        """
+        if self._stopping is None:
+            if self._driver is None:
+                return
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+        # Shielded: a caller that is cancelled, a handler say, must not leave it half done.
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        assert self._driver is not None
         assert self._listener is not None
         assert self._storage is not None
         driver, self._driver = self._driver, None
+        timeout_s = self.config.link.close_timeout_s
         try:
             await self._listener.close()
-            await driver.leave(self.config.link.close_timeout_s)
-            for task in list(self._tasks):
+            await driver.leave(timeout_s)
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:
+                _, stuck = await asyncio.wait(self._tasks, timeout=timeout_s)
+                if stuck:
+                    log.warning("%d handlers do not end when they are cancelled", len(stuck))
         finally:
             driver.abort()
             await self._storage.close()
-            for messages in list(self._messages):
-                messages.close()
-            for events in list(self._events):
-                events.close()
+            self._inbox.driver = self._inbox.storage = None
+            self._inbox.messages.close()
+            self._inbox.events.close()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -215,7 +231,7 @@ class Node:
             uptime_s=driver.clock() - self._started_at,
             node=driver.core.statistics(),
             store=self._storage.statistics(),
-            messages_dropped=self._dropped,
+            messages_dropped=self._inbox.dropped,
         )
 
     # Joining.
@@ -225,12 +241,13 @@ class Node:
 
         Tries again, with pauses, until `timeout_s`. Returns at once when the node has neighbours
         already, and goes on looking for more in the background until it has enough.
-        Raises `InvalidAddress`, `InvalidInvite`, `NotAdmitted` (another network, a wrong secret, or
-        not the peer that the invite names), `Unreachable`. The entry stays known: the node goes on
+        Raises `InvalidAddress`, `InvalidInvite`, `InvalidArgument` (an invite for another network),
+        `NotAdmitted` (another network, a wrong secret, or not the peer that the invite names),
+        `Unreachable`, `NotRunning`. The entry stays known: the node goes on
         trying it after an error.
         """
         driver = self._running
-        addresses, expected = self._parse_entry(entry)
+        addresses, expected = self.check_entry(entry)
         reasons: dict[Address, str] = {}
         async with self.events() as events:
             for address in addresses:
@@ -246,6 +263,23 @@ class Node:
                 why = "; ".join(dict.fromkeys(reasons.values())) or "no answer"
                 raise Unreachable(f"cannot join through {places}: {why}") from None
 
+    def check_entry(self, entry: str | Address | Invite) -> tuple[list[Address], PeerId | None]:
+        """The addresses of an entry, and who is expected there if it says so. Dials nobody.
+
+        Raises `InvalidAddress`, `InvalidInvite`, `InvalidArgument` (for another network).
+        """
+        if isinstance(entry, str):
+            is_invite = entry.strip().startswith("meshwalk:")
+            entry = Invite.parse(entry) if is_invite else Address.parse(entry)
+        if isinstance(entry, Address):
+            return [entry], None
+        if encode_network_name(entry.network) != encode_network_name(self.network.name):
+            raise InvalidArgument(
+                f"the invite is for the network {entry.network!r}, and this node is in"
+                f" {self.network.name!r}; start it with that network's name"
+            )
+        return list(entry.addresses), entry.peer
+
     # Talking.
 
     async def broadcast(self, body: Any, topic: str = "") -> int:
@@ -258,15 +292,14 @@ class Node:
         Raises `TooBig`, `InvalidArgument`, `NotRunning`.
         """
         content, data = encode_body(body)
+        await self._running.room_for_broadcast()
         driver = self._running
         sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
         driver.command(effects)
         if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, sequence, topic, content, data)
         if self._must_yield(len(data)):
-            driver.flush()
             await asyncio.sleep(0)
-            await driver.room_for_broadcast()
         return sequence
 
     async def send(self, peer: PeerId, body: Any, type: str = "") -> None:
@@ -277,33 +310,38 @@ class Node:
         """
         content, data = encode_body(body)
         driver = self._running
+        link = driver.core.link_of(peer)
+        if link is not None and not driver.has_room(link.number):
+            await driver.room_for(link.number)
+            driver = self._running
         driver.command(driver.core.send(peer, type, content, data, driver.clock()))
         if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, 0, type, content, data, peer)
         if self._must_yield(len(data)):
-            driver.flush()
             await asyncio.sleep(0)
-            link = driver.core.link_of(peer)
-            if link is not None:
-                await driver.room_for(link.number)
 
     async def request(
         self, peer: PeerId, body: Any = b"", type: str = "", timeout_s: float | None = None
     ) -> Any:
-        """Ask one neighbour and return its reply, decoded.
+        """Ask one neighbour and return its reply, decoded; waits while it is slow to read.
 
-        Raises `NotANeighbour`, `TimedOut` after `timeout_s` (by default the configuration's),
-        `Refused` (no handler, or it failed), `Closed` (the link ended), `TooBig`.
+        Raises `NotANeighbour`, `TimedOut` when no reply comes within `timeout_s` of the sending (by
+        default the configuration's), `Refused` (no handler, or it failed), `Closed` (the link
+        ended), `MalformedFrame` (the reply is not of its type), `TooBig`, `InvalidArgument`,
+        `NotRunning`.
         """
         content, data = encode_body(body)
         driver = self._running
+        link = driver.core.link_of(peer)
+        if link is not None and not driver.has_room(link.number):
+            await driver.room_for(link.number)
+            driver = self._running
         timeout_s = self.config.requests.timeout_s if timeout_s is None else timeout_s
         asked = driver.core.request(peer, type, content, data, timeout_s, driver.clock())
         if asked is None:
             raise Refused(int(RefusalCode.BUSY), "too many of this node's requests wait already")
         id, effects = asked
-        driver.command(effects)
-        reply_content, reply = await driver.reply_to(id)
+        reply_content, reply = await driver.ask(id, effects)
         return decode_body(reply_content, reply)
 
     def on(self, type: str = "") -> Callable[[AnyHandler], AnyHandler]:
@@ -319,17 +357,17 @@ class Node:
         """Broadcasts and direct messages from now on; iterate with `async for`.
 
         When `limit` messages, or bodies of 64 MiB, wait to be read, new ones are dropped, counted
-        and told by the event `MessagesDropped`.
+        and told by the event `MessagesDropped`. Ends when the node stops. To end it earlier, use it
+        in an `async with`, close it, or let go of it.
         """
-        subscription: Subscription[Delivery] = Subscription(limit, self._messages.remove)
-        self._messages.append(subscription)
-        return subscription
+        return self._inbox.messages.subscribe(limit)
 
     def events(self, limit: int = ITEMS_MAX) -> Subscription[Event]:
-        """News from now on: neighbours that come and go, joined, alone; see `meshwalk.events`."""
-        subscription: Subscription[Event] = Subscription(limit, self._events.remove)
-        self._events.append(subscription)
-        return subscription
+        """News from now on: neighbours that come and go, joined, alone; see `meshwalk.events`.
+
+        Bounded and ended as `messages`.
+        """
+        return self._inbox.events.subscribe(limit)
 
     async def ping(self, target: PeerId | str | Address, timeout_s: float = 5.0) -> float:
         """The round-trip time to a neighbour, or to whoever answers at an address, in seconds.
@@ -342,7 +380,7 @@ class Node:
                 if isinstance(target, PeerId):
                     link = driver.core.link_of(target)
                     if link is None:
-                        raise Unreachable(f"{target.short} is not a neighbour; ping its address")
+                        raise NotANeighbour(f"{target.short} is not a neighbour; ping its address")
                     return await driver.ping(link.number)
                 address = Address.parse(target) if isinstance(target, str) else target
                 number, _ = await driver.probe(address, None)
@@ -353,41 +391,6 @@ class Node:
                     driver.flush()
         except TimeoutError:
             raise TimedOut(f"no answer within {timeout_s:g} s") from None
-
-    # As the driver's Application.
-
-    def delivered(self, delivery: Delivery) -> None:
-        message = delivery
-        if delivery.content is not ContentType.BYTES:
-            try:
-                body = decode_body(delivery.content, delivery.body)
-            except MalformedFrame as error:
-                log.warning("dropped a message of %s: %s", delivery.origin.short, error)
-                self._dropped += 1
-                return
-            message = msgspec.structs.replace(delivery, body=body)
-        if self._storage is not None and self._storage.keeps_history:
-            self._storage.received(delivery)
-        for subscription in self._messages:
-            if not subscription.put(message, len(delivery.body)):
-                self._dropped += 1
-                if subscription.dropped == 1 or subscription.dropped % 1000 == 0:
-                    text = "a reader of messages is too slow"
-                    self.happened(MessagesDropped(subscription.dropped, text))
-
-    def happened(self, event: Event) -> None:
-        log.debug("%s", event)
-        for subscription in self._events:
-            if not subscription.put(event):
-                self._dropped += 1
-
-    def asked(self, ask: Ask) -> None:
-        if self._driver is not None:
-            self._serving.asked(ask, self._driver)
-
-    def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
-        if self._storage is not None:
-            self._storage.peer_changed(change)
 
     # What the above share.
 
@@ -417,20 +420,7 @@ class Node:
             )
 
     def _store_failed(self, reason: str) -> None:
-        self.happened(StoreFailed(reason))
-
-    def _parse_entry(self, entry: str | Address | Invite) -> tuple[list[Address], PeerId | None]:
-        if isinstance(entry, str):
-            is_invite = entry.strip().startswith("meshwalk:")
-            entry = Invite.parse(entry) if is_invite else Address.parse(entry)
-        if isinstance(entry, Address):
-            return [entry], None
-        if encode_network_name(entry.network) != encode_network_name(self.network.name):
-            raise InvalidArgument(
-                f"the invite is for the network {entry.network!r}, and this node is in"
-                f" {self.network.name!r}; start it with that network's name"
-            )
-        return list(entry.addresses), entry.peer
+        self._inbox.happened(StoreFailed(reason))
 
     async def _open_listener(self, transport: Transport, driver: Driver) -> Listener:
         hosts, port = _parse_listen(self._listen)

@@ -40,6 +40,8 @@ class Serving:
     def __init__(self, own: Callable[[asyncio.Task[None]], None]) -> None:
         self._handlers: dict[str, Handler] = {}
         self._own = own
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        """Handlers under way, by link and request: as many as dispatch lets in."""
 
     def register(self, type: str) -> Callable[[AnyHandler], AnyHandler]:
         """A decorator for the function that answers requests of this type."""
@@ -65,10 +67,18 @@ class Serving:
         with _users_code(ask, driver):
             result = handler(Request(ask.peer, ask.type, body))
             if inspect.isawaitable(result):
-                later = _answer_later(ask, driver, result)
-                self._own(asyncio.get_running_loop().create_task(later))
+                task = asyncio.get_running_loop().create_task(_answer_later(ask, driver, result))
+                self._tasks[ask.link, ask.id] = task
+                task.add_done_callback(lambda _: self._tasks.pop((ask.link, ask.id), None))
+                self._own(task)
             else:
                 _answer(ask, driver, result)
+
+    def ask_gone(self, link: int, request: int) -> None:
+        """Nobody waits for this answer any more: end its handler."""
+        task = self._tasks.get((link, request))
+        if task is not None:
+            task.cancel()
 
 
 async def _answer_later(ask: Ask, driver: Driver, result: Awaitable[Any]) -> None:
@@ -80,6 +90,11 @@ async def _answer_later(ask: Ask, driver: Driver, result: Awaitable[Any]) -> Non
 def _users_code(ask: Ask, driver: Driver) -> Iterator[None]:
     try:
         yield
+    except asyncio.CancelledError:
+        _refuse(ask, driver, RefusalCode.HANDLER_FAILED, "the peer's handler was cancelled")
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # by us: the asker has gone, or the node stops. Else it was the handler's doing.
     except Exception:  # noqa: BLE001 # door: a user's handler may raise anything; logged and told
         _failed(ask, driver)
 

@@ -58,6 +58,7 @@ class NodeStorage:
         except BaseException:
             await persistence.close()
             raise
+        storage._prune()  # a run may be shorter than the pause between two looks
         return storage
 
     def known_peers(self, unix_offset_s: float) -> list[BookEntry]:
@@ -142,9 +143,12 @@ class NodeStorage:
         self._since_pruned += 1
         if self._since_pruned >= PRUNE_EVERY:
             self._since_pruned = 0
-            self._persistence.post(history.prune, self._config.store.history_max)
-            # A dropped write may have left a peer behind that the book has forgotten.
-            self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
+            self._prune()
+
+    def _prune(self) -> None:
+        self._persistence.post(history.prune, self._config.store.history_max)
+        # A dropped write may have left a peer behind that the book has forgotten.
+        self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
 
 
 def _entry(peer: StoredPeer, unix_offset_s: float) -> BookEntry | None:

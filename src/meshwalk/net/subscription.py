@@ -1,10 +1,11 @@
-"""A bounded queue between a node and one reader of its messages or events."""
+"""Bounded queues between a node and the readers of its messages or events."""
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Generic, Self, TypeVar
 
 _Item = TypeVar("_Item")
@@ -16,17 +17,13 @@ BYTES_MAX = 64 << 20  # guess: 256 of the largest broadcasts
 class Subscription(Generic[_Item], AsyncIterator[_Item]):
     """Iterate over it with `async for`; it ends when the node stops or `close` is called.
 
-    It takes items from its creation on, whether or not anybody iterates. When `limit` items wait,
-    or bodies of `limit_bytes` together, new ones are dropped and counted in `dropped`; a node
-    reports that as `MessagesDropped`.
+    It takes items from its creation on, whether or not anybody iterates, until `close`, the end of
+    an `async with`, or until nobody holds it any more. When `limit` items wait, or bodies of
+    `limit_bytes` together, new ones are dropped and counted in `dropped`; a node reports that as
+    `MessagesDropped`.
     """
 
-    def __init__(
-        self,
-        limit: int = ITEMS_MAX,
-        on_close: Callable[[Subscription[_Item]], None] | None = None,
-        limit_bytes: int = BYTES_MAX,
-    ) -> None:
+    def __init__(self, limit: int = ITEMS_MAX, limit_bytes: int = BYTES_MAX) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.dropped = 0
@@ -35,7 +32,6 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
-        self._on_close = on_close
 
     def __len__(self) -> int:
         """Items that wait to be read."""
@@ -57,13 +53,16 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
         """The next item, or None when nothing waits."""
         return self._take() if self._items else None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._is_closed
+
     def close(self) -> None:
         """Take nothing more; what waits can still be read."""
         if not self._is_closed:
             self._is_closed = True
             self._wake()
-            if self._on_close is not None:
-                self._on_close(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -95,3 +94,53 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class Subscribers(Generic[_Item]):
+    """The readers of one node's messages, or of its events. Holds them weakly: whoever leaves an
+    `async for` early does not leave a queue behind that fills up."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole, so that a reader that goes away never upsets a loop over the others.
+        self._readers: tuple[weakref.ref[Subscription[_Item]], ...] = ()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def open(self) -> None:
+        """Take readers again, after `close`."""
+        self._is_closed = False
+
+    def subscribe(self, limit: int) -> Subscription[_Item]:
+        """One more reader; closed already when the node has stopped."""
+        subscription: Subscription[_Item] = Subscription(limit)
+        if self._is_closed:
+            subscription.close()
+        else:
+            self._readers = (*self._readers, weakref.ref(subscription, self._forget))
+        return subscription
+
+    def put(self, item: _Item, size: int = 0) -> Subscription[_Item] | None:
+        """Give an item to every reader; returns one that had no room for it, if any had none."""
+        full = None
+        for reference in self._readers:
+            subscription = reference()
+            if subscription is None:
+                continue
+            if subscription.is_closed:
+                self._forget(reference)
+            elif not subscription.put(item, size):
+                full = subscription
+        return full
+
+    def close(self) -> None:
+        """End every reader after what waits for it, and all that come later at once."""
+        self._is_closed = True
+        for reference in self._readers:
+            if (subscription := reference()) is not None:
+                subscription.close()
+        self._readers = ()
+
+    def _forget(self, gone: weakref.ref[Subscription[_Item]]) -> None:
+        self._readers = tuple(r for r in self._readers if r is not gone)

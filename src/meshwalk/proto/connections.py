@@ -158,6 +158,12 @@ class Connections:
             link.stalled_at = now
             self._after(link, None)
 
+    def progressed(self, number: int, now: float) -> None:
+        """The peer reads, if slowly: the time that it may take nothing begins anew."""
+        link = self.links.get(number)
+        if link is not None and link.stalled_at is not None:
+            link.stalled_at = now
+
     def resumed(self, number: int) -> None:
         """The peer reads again."""
         link = self.links.get(number)

@@ -19,7 +19,7 @@ import msgspec
 from meshwalk.config import RequestConfig
 from meshwalk.errors import MalformedFrame
 from meshwalk.events import Delivery
-from meshwalk.proto.effects import Answered, Ask, Deliver, Unanswered, Why
+from meshwalk.proto.effects import Answered, Ask, AskGone, Deliver, Unanswered, Why
 from meshwalk.proto.link import Link, printable
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import Channel, CloseReason, ContentType, Message, Purpose
@@ -45,7 +45,7 @@ class Fault(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-DispatchEffect: TypeAlias = Transmit | Deliver | Fault | Ask | Answered | Unanswered
+DispatchEffect: TypeAlias = Transmit | Deliver | Fault | Ask | AskGone | Answered | Unanswered
 
 _MAY_CONVERSE = frozenset(
     {Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT, Purpose.CONVERSATION}
@@ -182,6 +182,7 @@ class Dispatch:
                 self._serving[key] = heir
             else:
                 self._done(*key)
+                gone.append(AskGone(*key))
         return gone
 
     def tick(self, request: int) -> list[DispatchEffect]:

@@ -69,6 +69,14 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
+class AskGone(msgspec.Struct, frozen=True, gc=False):
+    """The peer that asked has gone: nobody waits for this answer any more."""
+
+    link: int
+    id: int
+
+
+@final
 class Answered(msgspec.Struct, frozen=True, gc=False):
     """The reply to an own request."""
 
@@ -148,6 +156,7 @@ Effect: TypeAlias = (
     | Shut
     | Deliver
     | Ask
+    | AskGone
     | Answered
     | Unanswered
     | Measured

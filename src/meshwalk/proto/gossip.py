@@ -93,7 +93,7 @@ class Gossip:
         self.counts: Counter[str] = Counter()
         self._signatures = signatures
         self._config = config
-        self._unix_offset_s = unix_offset_s
+        self.unix_offset_s = unix_offset_s
         self._epoch = int((now + unix_offset_s) * 1000)
         self._sequence = 0
         # Ordered by when each origin was last heard: the first is the one to forget.
@@ -116,7 +116,7 @@ class Gossip:
                 bytes(self._signatures.peer_id),
                 self._epoch,
                 self._sequence,
-                int((now + self._unix_offset_s) * 1000),
+                int((now + self.unix_offset_s) * 1000),
                 topic,
                 content,
                 body,
@@ -170,7 +170,7 @@ class Gossip:
             return "own"
         if len(payload.body) > self._config.body_bytes_max:
             return "too big"
-        age_s = now + self._unix_offset_s - payload.sent_at_ms / 1000
+        age_s = now + self.unix_offset_s - payload.sent_at_ms / 1000
         if age_s > self._config.age_max_s or age_s < -self._config.clock_skew_max_s:
             return "stale"
         seen = self._seen.get(payload.origin)
@@ -195,7 +195,7 @@ class Gossip:
             # Also through a restart: the earlier run's messages may not be stale yet.
             seen.keep_until, seen.newest_ms = before.keep_until, before.newest_ms
         # An origin whose clock is ahead of ours could be replayed for that much longer.
-        ahead_s = max(0.0, payload.sent_at_ms / 1000 - self._unix_offset_s - now)
+        ahead_s = max(0.0, payload.sent_at_ms / 1000 - self.unix_offset_s - now)
         seen.keep_until = max(seen.keep_until, now + ahead_s + self._config.remembered_s)
         seen.newest_ms = max(seen.newest_ms, payload.sent_at_ms)
         self._seen[payload.origin] = seen

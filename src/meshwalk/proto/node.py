@@ -87,6 +87,7 @@ class NodeCore:
     ) -> None:
         """`unix_offset_s` plus machine time is Unix time."""
         self.me = signatures.peer_id
+        self.unix_offset_s = unix_offset_s
         self.config = config
         self._out: list[Effect] = []
         ids = count(rng.getrandbits(ID_START_BITS) + 1)
@@ -177,6 +178,17 @@ class NodeCore:
     def resumed(self, link: int) -> None:
         """It reads again."""
         self.connections.resumed(link)
+
+    def progressed(self, link: int, now: float) -> None:
+        """It still has much to read, and has read some."""
+        self.connections.progressed(link, now)
+
+    def calendar_set(self, unix_offset_s: float) -> None:
+        """Unix time is `now` plus this from here on: the machine slept, or its clock was set."""
+        self.unix_offset_s = unix_offset_s
+        self.gossip.unix_offset_s = unix_offset_s
+        self.own_record.unix_offset_s = unix_offset_s
+        self.overlay.book.unix_offset_s = unix_offset_s
 
     def overflowed(self, link: int, now: float) -> list[Effect]:
         """More waits to be sent than is allowed."""

@@ -23,7 +23,7 @@ class OwnRecord:
 
     def __init__(self, signatures: Signatures, unix_offset_s: float) -> None:
         self._signatures = signatures
-        self._unix_offset_s = unix_offset_s
+        self.unix_offset_s = unix_offset_s
         self._listening: tuple[Address, ...] = ()
         self._local_hosts: dict[str, None] = {}
         self._witnesses: dict[PeerId, str] = {}
@@ -69,7 +69,7 @@ class OwnRecord:
             return
         self._addresses = addresses
         # Larger than any earlier run's, as long as the clock is not set back between runs.
-        self._sequence = max(self._sequence + 1, int((now + self._unix_offset_s) * 1e6))
+        self._sequence = max(self._sequence + 1, int((now + self.unix_offset_s) * 1e6))
         record = PeerRecord(
             bytes(self._signatures.peer_id), self._sequence, [str(a) for a in addresses]
         )

@@ -58,7 +58,7 @@ class AddressBook:
         self._me = me
         self._config = config
         self._rng = rng
-        self._unix_offset_s = unix_offset_s
+        self.unix_offset_s = unix_offset_s
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -162,7 +162,7 @@ class AddressBook:
             entry.blob,
             str(entry.address) if entry.address is not None else "",
             entry.verified,
-            entry.last_seen + self._unix_offset_s,
+            entry.last_seen + self.unix_offset_s,
             entry.failures,
             entry.rtt_s,
             entry.met,

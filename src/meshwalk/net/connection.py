@@ -1,0 +1,103 @@
+"""A link's pipe as the driver keeps it: frames in and out, and how much waits to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from meshwalk.net.transport import Pipe
+from meshwalk.wire.codec import FrameReader
+
+if TYPE_CHECKING:
+    from meshwalk.net.driver import Driver
+
+
+class Connection:
+    """A pipe with its frames; the reader that the pipe delivers to."""
+
+    __slots__ = (
+        "congested_at",
+        "driver",
+        "frames",
+        "is_dirty",
+        "link",
+        "out",
+        "pipe",
+        "progress_at",
+        "room",
+        "taken",
+        "written",
+    )
+
+    def __init__(self, driver: Driver, link: int, pipe: Pipe) -> None:
+        self.driver = driver
+        self.link = link
+        self.pipe = pipe
+        self.frames = FrameReader(driver.core.config.link.frame_bytes_max)
+        self.out = bytearray()
+        self.is_dirty = False
+        self.congested_at: float | None = None
+        """Since when more than the high mark waits to be sent, and less than half was never."""
+        self.progress_at = 0.0
+        """When the peer was last seen to take something while congested."""
+        self.written = 0
+        self.taken = 0
+        """Of the bytes written, how many had been taken at `progress_at`."""
+        self.room: list[asyncio.Future[None]] = []
+        """Writers that wait until it does not."""
+
+    def is_congested(self) -> bool:
+        """Whether more waits to be sent than a writer should add to; notes what the peer takes.
+
+        The pipe tells of it only at the loop's next turn; a writer in a loop must know now.
+        """
+        driver = self.driver
+        high = driver.core.config.link.send_buffer_high_bytes
+        unsent = self.pipe.unsent_bytes
+        if self.congested_at is None:
+            if unsent > high:
+                self.congested_at = self.progress_at = driver.clock()
+                self.taken = self.written - unsent
+        elif unsent <= high // 2:
+            self.congested_at = None
+        elif self.written - unsent > self.taken:
+            self.taken = self.written - unsent
+            self.progress_at = driver.clock()
+            driver.core.progressed(self.link, self.progress_at)
+        return self.congested_at is not None
+
+    def wait_for_room(self) -> asyncio.Future[None]:
+        """Done when the pipe has room again, or is gone."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.room = [w for w in self.room if not w.done()]
+        self.room.append(waiter)
+        return waiter
+
+    # As PipeReader.
+
+    def received(self, data: memoryview) -> None:
+        self.driver.received(self, data)
+
+    def stalled(self) -> None:
+        self.is_congested()
+        self.driver.core.stalled(self.link, self.driver.clock())
+        self.driver.arm()
+
+    def resumed(self) -> None:
+        self.driver.core.resumed(self.link)
+        self._has_room()
+
+    def lost(self, why: str) -> None:
+        driver = self.driver
+        driver.connections.pop(self.link, None)
+        self._has_room()
+        driver.perform(driver.core.lost(self.link, why, driver.clock()))
+        driver.flush()
+        driver.pipe_lost(self.link)
+
+    def _has_room(self) -> None:
+        self.congested_at = None
+        for waiter in self.room:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.room.clear()
