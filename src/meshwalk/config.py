@@ -87,11 +87,11 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Which links a node keeps and how it finds them."""
 
     links_min: int = 5
-    """Fewer, and the node walks for more. HyParView: active view 5; design section 9."""
+    """Fewer, and the node walks for more. HyParView: active view 5."""
     links_max: int = 10
-    """More are refused. design section 9."""
+    """More are refused. guess: twice the minimum, so that walks seldom find everyone full."""
     forced_hops: int = 3
-    """Hops before a node at its minimum may accept. design section 9: "a few"."""
+    """Hops before a node at its minimum may accept. guess: enough to leave the entry."""
     walk_hops: int = 10
     """Hops of a walk in all. guess: above ln(10,000), so that a walk mixes at that size."""
     walk_timeout_s: float = 5.0

@@ -90,9 +90,12 @@ def parse(line: str) -> Command:
         return Say(text[1:])
     if text.startswith("/"):
         return _slash(words)
-    if words[0] == "connect" and len(words) <= 2:
+    first = words[0].lower()
+    if first == "connect" and len(words) <= 2:
         return Connect(words[1] if len(words) == 2 else None)
-    if len(words) == 1 and words[0] in _LEAVING:
+    if first == "connect" and words[1].startswith("meshwalk:"):
+        return Unknown("connect takes one invite and nothing else; nothing was sent")
+    if len(words) == 1 and first in _LEAVING:
         return Plain.QUIT
     return Say(text)
 

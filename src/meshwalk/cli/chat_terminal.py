@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Final
 
@@ -51,6 +52,10 @@ class Terminal:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Terminal:
+        # The loop makes the terminal non-blocking, and the shell that started us shares that.
+        for stream in (0, 1):
+            with contextlib.suppress(OSError):  # closed, or no such thing on this system
+                self._stack.callback(os.set_blocking, stream, os.get_blocking(stream))
         # What libraries print or log must not break the line that is being typed either.
         self._stack.enter_context(patch_stdout())
         return self

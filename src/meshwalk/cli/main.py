@@ -178,7 +178,7 @@ def up(
 
 @app.command(help="Watch a network on this machine mend itself.")
 def demo(
-    nodes: Annotated[int, typer.Option("--nodes", min=2, max=1000, help="How many.")] = DEMO_NODES,
+    nodes: Annotated[int, typer.Option("--nodes", min=2, max=100, help="How many.")] = DEMO_NODES,
     kill: Annotated[
         str, typer.Option("--kill", metavar="PERCENT", help="How many to kill: 40 or 40%.")
     ] = DEMO_KILL,
@@ -320,7 +320,7 @@ def _network_of(entries: Sequence[str]) -> str | None:
 def _percent(text: str) -> int:
     digits = text.strip().removesuffix("%")
     if not (digits.isascii() and digits.isdigit()) or int(digits[:4]) > 100:
-        why = "write a percentage from 0 to 100, such as 40 or 40%"
+        why = "write a percentage from 0 to 90, such as 40 or 40%"
         raise typer.BadParameter(why, param_hint="'--kill'")
     return int(digits)
 

@@ -19,7 +19,7 @@ from meshwalk.events import Alone, EntryFailed, Event, Joined, MessagesDropped, 
 from meshwalk.net.control import Control, is_supported
 from meshwalk.net.node import Node
 from meshwalk.net.subscription import Subscription
-from meshwalk.wire.address import INVITE_CHARACTERS_MAX, Address, Invite
+from meshwalk.wire.address import INVITE_CHARACTERS_MAX, Address, Invite, encode_network_name
 
 LINE_CHARACTERS_MAX = INVITE_CHARACTERS_MAX + 100  # the longest thing shown, and its name
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a supervisor, a terminal that closes
@@ -113,10 +113,12 @@ def _check(entry: str, network: str) -> None:
     """Raise before anything is started what `Node.join` would raise at once."""
     if not entry.strip().startswith("meshwalk:"):
         Address.parse(entry)
-    elif (wanted := Invite.parse(entry).network) != network:
+        return
+    wanted = Invite.parse(entry).network
+    if encode_network_name(wanted) != encode_network_name(network):
         raise InvalidArgument(
             f"an invite is for the network {wanted!r}, and this node is for {network!r};"
-            f" leave --network out, or run another node"
+            f" run another node for it, with --network"
         )
 
 

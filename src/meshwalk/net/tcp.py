@@ -66,7 +66,7 @@ class TcpTransport:
         pipe = self.make_pipe(address, server_side=False, expected=expected)
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
-                await _connect(address, pipe)
+                await _connect(address, pipe, self._config.connect_timeout_s)
             async with asyncio.timeout(self._config.handshake_timeout_s):
                 await pipe.established()
         except TimeoutError:
@@ -123,15 +123,19 @@ class TcpListener:
         sockets, self._sockets = self._sockets, []
         for pause in self._pauses.values():
             pause.cancel()
-        if not self._accepting:
-            for each in sockets:
+        accepting = [*self._accepting]
+        for each in sockets:
+            if not accepting:
                 self._loop.remove_reader(each)
-        tasks = [*self._accepting, *self._handshakes]
+                each.close()
+        tasks = [*accepting, *self._handshakes]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for each in sockets:
-            each.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for each in sockets:
+                each.close()
 
     def _watch(self, listening: socket.socket) -> None:
         try:
@@ -207,17 +211,22 @@ def _why_failed(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
 
 
-async def _connect(address: Address, pipe: TcpPipe) -> None:
-    """Give `pipe` a connection to any of the host's addresses. Raises the last one's `OSError`."""
+async def _connect(address: Address, pipe: TcpPipe, timeout_s: float) -> None:
+    """Give `pipe` a connection to any of the host's addresses, with a share of the time for each.
+
+    Raises the last one's `OSError`; a `TimeoutError` is one.
+    """
     loop = asyncio.get_running_loop()
     hosts = [address.host]
     if address.ip is None:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         hosts = list(dict.fromkeys(str(where[0]) for *_, where in found))
+    share_s = timeout_s / len(hosts)  # an address that says nothing must not use up the others'
     while hosts:
         host = hosts.pop(0)
         try:
-            await loop.create_connection(lambda: pipe, host, address.port)
+            async with asyncio.timeout(share_s):
+                await loop.create_connection(lambda: pipe, host, address.port)
         except OSError:
             if not hosts:
                 raise

@@ -23,7 +23,7 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
 
 RECEIVE_BYTES = 256 << 10
-"""Read from a socket at once. measured: research on loops; asyncio's own size."""
+"""Read from a socket at once. measured, TLS on loops; asyncio's own size."""
 BACKLOG_BYTES_MAX = 256 << 10
 """Kept for an owner that has not called `start`; then the peer must wait. guess: one read."""
 CLOSE_ROUNDS_MAX = 10

@@ -23,7 +23,7 @@ _TAG: Final = "tag"
 PROTOCOL_VERSION: Final = 1  # the first; a Hello says it, and no other is accepted
 ALPN: Final = "meshwalk/1"
 LENGTH_BYTES: Final = 4  # seed 002: BodyLengthBytes
-FRAME_BYTES_MAX: Final = 1 << 20  # design section 6: 1 MiB; settings can lower it
+FRAME_BYTES_MAX: Final = 1 << 20  # GossipSub: 1 MiB a message; settings can lower it
 SHORT_TEXT_CHARACTERS_MAX: Final = 265  # the longest address, `address.ADDRESS_CHARACTERS_MAX`
 
 # MessagePack knows no larger integer, so the upper bound needs no check (and msgspec has none).
