@@ -8,7 +8,7 @@ import pytest
 
 from meshwalk.config import LinkConfig, RequestConfig
 from meshwalk.proto.dispatch import Dispatch, DispatchEffect, Fault, Transmit
-from meshwalk.proto.effects import Answered, Ask, Deliver, Unanswered, Why
+from meshwalk.proto.effects import Answered, Ask, AskGone, Deliver, Unanswered, Why
 from meshwalk.proto.link import Link, LinkState
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
@@ -151,7 +151,10 @@ def test_loss_of_a_link_ends_what_went_over_it() -> None:
     link, other = link_to(), link_to(2)
     first, second = asked(machine, link), asked(machine, other)
     machine.receive(link, question(), 0.0)
-    assert machine.link_gone(link) == [Unanswered(first, Why.LINK_LOST)]
+    assert machine.link_gone(link) == [
+        Unanswered(first, Why.LINK_LOST),
+        AskGone(link.number, 1),
+    ]
     assert (machine.waiting, machine.serving, len(timers)) == (1, 0, 1)
     assert not machine._served
     assert machine.link_gone(other) == [Unanswered(second, Why.LINK_LOST)]

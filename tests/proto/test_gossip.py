@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from meshwalk.config import BroadcastConfig
 from meshwalk.proto.effects import Deliver
 from meshwalk.proto.gossip import Blame, Flood, Gossip, SeenNumbers
+from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import CloseReason, ContentType
 from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
 from meshwalk.wire.peerid import PeerId
@@ -26,7 +27,7 @@ def peer(number: int) -> PeerId:
 
 
 def gossip(config: BroadcastConfig = CONFIG) -> Gossip:
-    return Gossip(CheapSignatures(peer(0)), config, UNIX_OFFSET_S, 0.0)
+    return Gossip(CheapSignatures(peer(0)), config, Timers(), UNIX_OFFSET_S, 0.0)
 
 
 def message(
@@ -77,7 +78,7 @@ def test_published_ones_are_heard_elsewhere_and_not_here() -> None:
     assert flood.without is None
     assert here.receive(NEIGHBOUR, flood.body, 1.0) == []
     assert here.counts["own"] == 1
-    there = Gossip(CheapSignatures(peer(9)), CONFIG, UNIX_OFFSET_S, 0.0)
+    there = Gossip(CheapSignatures(peer(9)), CONFIG, Timers(), UNIX_OFFSET_S, 0.0)
     assert is_new(there, flood.body, 1.0)
 
 

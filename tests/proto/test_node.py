@@ -24,6 +24,7 @@ from meshwalk.proto.effects import (
 )
 from meshwalk.proto.gossip import Flood, Gossip
 from meshwalk.proto.node import NodeCore
+from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     PROTOCOL_VERSION,
@@ -104,7 +105,9 @@ def application(body: bytes = b"x", **more: bool) -> Message:
 
 
 def broadcast(number: int = 5) -> Message:
-    origin = Gossip(CheapSignatures(peer_of(number)), BroadcastConfig(), UNIX_OFFSET_S, 0.0)
+    origin = Gossip(
+        CheapSignatures(peer_of(number)), BroadcastConfig(), Timers(), UNIX_OFFSET_S, 0.0
+    )
     _, (flood,) = origin.publish("", ContentType.BYTES, b"x", 0.0)
     assert isinstance(flood, Flood)
     return Message(1, 0, Channel.BROADCAST, flood.body)

@@ -8,7 +8,8 @@ be newer than whom it pushed out. So nothing is ever delivered twice, however lo
 
 Over links that keep order, with every node passing on each message as it first comes, an origin's
 broadcasts reach everyone in the order of their numbers as long as no link changes meanwhile: each
-peer on the way of a number has passed on all smaller ones before, over the same links.
+peer on the way of a number has passed on all smaller ones before, over the same links. When links
+do change, ordering.py restores the order; passing on never waits for it.
 
 A message is decoded and checked against what was seen before its signature is verified, since most
 copies of a flood are repeats; it is verified before it is passed on.
@@ -26,6 +27,8 @@ from meshwalk.errors import InvalidRecord, MalformedFrame
 from meshwalk.events import Delivery
 from meshwalk.identity.keys import Signatures
 from meshwalk.proto.effects import Deliver
+from meshwalk.proto.ordering import Ordering
+from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import CloseReason, ContentType
 from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
 from meshwalk.wire.peerid import PeerId
@@ -75,20 +78,29 @@ class SeenNumbers:
             return False
         self.above.add(number)
         if len(self.above) > 2 * window:
-            # Gaps this old will not be filled: what is missing below counts as seen.
-            self.floor = max(self.floor, max(self.above) - window)
-            self.above = {n for n in self.above if n > self.floor}
+            self.narrow(window)
         while self.floor + 1 in self.above:
             self.floor += 1
             self.above.discard(self.floor)
         return True
+
+    def narrow(self, window: int) -> None:
+        """Gaps older than `window` will not be filled: what is missing there counts as seen."""
+        if self.above:
+            self.floor = max(self.floor, max(self.above) - window)
+            self.above = {n for n in self.above if n > self.floor}
 
 
 class Gossip:
     """Broadcasts at one node."""
 
     def __init__(
-        self, signatures: Signatures, config: BroadcastConfig, unix_offset_s: float, now: float
+        self,
+        signatures: Signatures,
+        config: BroadcastConfig,
+        timers: Timers,
+        unix_offset_s: float,
+        now: float,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._signatures = signatures
@@ -98,6 +110,8 @@ class Gossip:
         self._sequence = 0
         # Ordered by when each origin was last heard: the first is the one to forget.
         self._seen: dict[bytes, SeenNumbers] = {}
+        self._ordering = Ordering(config, timers, self.counts)
+        self._numbers = 0  # noted above gaps, of all origins
         # The newest that was sent by an origin that had to make place in the table.
         self._pushed_out_ms = 0
 
@@ -143,26 +157,28 @@ class Gossip:
         ):
             self.counts["forged"] += 1
             return [Blame(CloseReason.PROTOCOL, "a broadcast with a false signature")]
-        self._note(payload, now)
+        released = self._note(payload, now)
         self.counts["delivered"] += 1
-        effects: list[GossipEffect] = [
-            Deliver(
-                Delivery(
-                    PeerId(payload.origin),
-                    payload.body,
-                    payload.content,
-                    is_broadcast=True,
-                    topic=payload.topic,
-                    hops=broadcast.hops,
-                    sequence=payload.sequence,
-                    sent_at=payload.sent_at_ms / 1000,
-                )
-            )
-        ]
+        delivery = Delivery(
+            PeerId(payload.origin),
+            payload.body,
+            payload.content,
+            is_broadcast=True,
+            topic=payload.topic,
+            hops=broadcast.hops,
+            sequence=payload.sequence,
+            sent_at=payload.sent_at_ms / 1000,
+        )
+        released += self._ordering.arrived(delivery, payload.epoch, len(payload.body), now)
+        effects: list[GossipEffect] = [Deliver(each) for each in released]
         if broadcast.hops < HOPS_MAX:
             onward = Broadcast(broadcast.payload, broadcast.signature, broadcast.hops + 1)
             effects.append(Flood(encode(onward), peer))
         return effects
+
+    def tick(self, origin: bytes, now: float) -> list[GossipEffect]:
+        """What came early of this origin has waited long enough."""
+        return [Deliver(delivery) for delivery in self._ordering.tick(origin, now)]
 
     def _refuse(self, payload: BroadcastPayload, now: float) -> str | None:
         """Why a broadcast is not to be looked at any further, before its signature is checked."""
@@ -184,13 +200,18 @@ class Gossip:
             return "repeated"
         return None
 
-    def _note(self, payload: BroadcastPayload, now: float) -> None:
+    def _note(self, payload: BroadcastPayload, now: float) -> list[Delivery]:
+        """Remember a number; returns what was held of an origin that is forgotten for it."""
         window = self._config.window
         before = self._seen.pop(payload.origin, None)
+        self._numbers -= len(before.above) if before is not None else 0
         seen = before
         if seen is None or payload.epoch > seen.epoch or seen.keep_until < now:
             seen = SeenNumbers(payload.epoch, payload.sequence, window)
         seen.add(payload.sequence, window)
+        if self._numbers + len(seen.above) > self._config.numbers_max:
+            seen.narrow(self._config.window_least)
+        self._numbers += len(seen.above)
         if before is not None:
             # Also through a restart: the earlier run's messages may not be stale yet.
             seen.keep_until, seen.newest_ms = before.keep_until, before.newest_ms
@@ -202,6 +223,8 @@ class Gossip:
         oldest = next(iter(self._seen))
         if len(self._seen) > self._config.origins_max:
             self.counts["origins evicted"] += 1
-            self._pushed_out_ms = max(self._pushed_out_ms, self._seen.pop(oldest).newest_ms)
-        elif self._seen[oldest].keep_until < now:
-            del self._seen[oldest]
+            self._pushed_out_ms = max(self._pushed_out_ms, self._seen[oldest].newest_ms)
+        elif self._seen[oldest].keep_until >= now:
+            return []
+        self._numbers -= len(self._seen.pop(oldest).above)
+        return self._ordering.forget(oldest)

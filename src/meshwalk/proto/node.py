@@ -22,6 +22,7 @@ from meshwalk.errors import InvalidArgument, NotANeighbour, TooBig
 from meshwalk.identity.keys import Signatures
 from meshwalk.proto import connections as connections_machine
 from meshwalk.proto import dispatch as dispatch_machine
+from meshwalk.proto import ordering as ordering_machine
 from meshwalk.proto.connections import Connections, LinkNews
 from meshwalk.proto.dispatch import Dispatch, DispatchEffect, Fault, Transmit
 from meshwalk.proto.effects import (
@@ -114,7 +115,7 @@ class NodeCore:
             self.timers,
             unix_offset_s,
         )
-        self.gossip = Gossip(signatures, config.broadcast, unix_offset_s, now)
+        self.gossip = Gossip(signatures, config.broadcast, self.timers, unix_offset_s, now)
         self.dispatch = Dispatch(config.requests, self._new_id, self.timers)
         self.body_bytes_max = config.link.frame_bytes_max - ENVELOPE_BYTES
 
@@ -201,6 +202,9 @@ class NodeCore:
             if machine == connections_machine.TIMER:
                 assert isinstance(what, int)
                 self._on_link(self.connections.tick(what, now), now)
+            elif machine == ordering_machine.TIMER:
+                assert isinstance(what, bytes)
+                self._on_gossip(self.gossip.tick(what, now), None, now)
             elif machine == dispatch_machine.TIMER:
                 assert isinstance(what, int)
                 self._on_dispatch(self.dispatch.tick(what), None, now)
