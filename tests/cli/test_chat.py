@@ -49,6 +49,7 @@ HERE = Address("127.0.0.1", 1)
         ("connect 192.0.2.7:1", Connect("192.0.2.7:1")),
         ("/connect meshwalk://x@y:1/z", Connect("meshwalk://x@y:1/z")),
         ("connect the red wire", Say("connect the red wire")),
+        ("Connect 192.0.2.7:1", Connect("192.0.2.7:1")),
         ("/peers", Plain.PEERS),
         ("/WHO", Plain.WHO),
         ("/invite ", Plain.INVITE),
@@ -65,7 +66,10 @@ def test_what_a_line_means(line: str, command: object) -> None:
     assert parse(line) == command
 
 
-@pytest.mark.parametrize("line", ["/", "/nonsense", "/connect a b", "/peers now", "/ etc"])
+@pytest.mark.parametrize(
+    "line",
+    ["/", "/nonsense", "/connect a b", "/peers now", "/ etc", "connect meshwalk://x@y:1/z now"],
+)
 def test_what_looks_like_a_command_is_not_sent(line: str) -> None:
     assert isinstance(parse(line), Unknown)
 

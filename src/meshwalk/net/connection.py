@@ -19,6 +19,7 @@ class Connection:
         "congested_at",
         "driver",
         "frames",
+        "high",
         "is_dirty",
         "link",
         "out",
@@ -26,6 +27,7 @@ class Connection:
         "progress_at",
         "room",
         "taken",
+        "unsent",
         "written",
     )
 
@@ -40,6 +42,9 @@ class Connection:
         """Since when more than the high mark waits to be sent, and less than half was never."""
         self.progress_at = 0.0
         """When the peer was last seen to take something while congested."""
+        self.high = driver.core.config.link.send_buffer_high_bytes
+        self.unsent = 0
+        """What waited to be sent when it was last looked at."""
         self.written = 0
         self.taken = 0
         """Of the bytes written, how many had been taken at `progress_at`."""
@@ -51,9 +56,8 @@ class Connection:
 
         The pipe tells of it only at the loop's next turn; a writer in a loop must know now.
         """
-        driver = self.driver
-        high = driver.core.config.link.send_buffer_high_bytes
-        unsent = self.pipe.unsent_bytes
+        driver, high = self.driver, self.high
+        unsent = self.unsent = self.pipe.unsent_bytes
         if self.congested_at is None:
             if unsent > high:
                 self.congested_at = self.progress_at = driver.clock()

@@ -79,6 +79,7 @@ class Driver:
         self.core = core
         self.clock = clock
         self._unix_clock = unix_clock
+        self._unsent_max = core.config.link.send_buffer_bytes_max
         self.connections: dict[int, Connection] = {}
         self._transport = transport
         self._application = application
@@ -350,10 +351,8 @@ class Driver:
             return
         connection.pipe.write(data)
         connection.written += len(data)
-        if connection.pipe.unsent_bytes > self.core.config.link.send_buffer_bytes_max:
+        if connection.is_congested() and connection.unsent > self._unsent_max:
             self.perform(self.core.overflowed(connection.link, self.clock()))
-        else:
-            connection.is_congested()
 
     def _shut(self, shut: Shut) -> None:
         task = self._dials.pop(shut.link, None)

@@ -40,7 +40,7 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
     def put(self, item: _Item, size: int = 0) -> bool:
         """Add an item whose body has `size` bytes; false when it was dropped. For the node."""
         if self._is_closed:
-            return True
+            return True  # nobody misses it
         if len(self._items) >= self.limit or self._bytes + size > self.limit_bytes:
             self.dropped += 1
             return False
@@ -126,11 +126,7 @@ class Subscribers(Generic[_Item]):
         full = None
         for reference in self._readers:
             subscription = reference()
-            if subscription is None:
-                continue
-            if subscription.is_closed:
-                self._forget(reference)
-            elif not subscription.put(item, size):
+            if subscription is not None and not subscription.put(item, size):
                 full = subscription
         return full
 
