@@ -60,10 +60,11 @@ class Connection:
         unsent = self.unsent = self.pipe.unsent_bytes
         if self.congested_at is None:
             if unsent > high:
+                driver.congested.add(self.link)
                 self.congested_at = self.progress_at = driver.clock()
                 self.taken = self.written - unsent
         elif unsent <= high // 2:
-            self.congested_at = None
+            self._has_room()
         elif self.written - unsent > self.taken:
             self.taken = self.written - unsent
             self.progress_at = driver.clock()
@@ -101,6 +102,7 @@ class Connection:
 
     def _has_room(self) -> None:
         self.congested_at = None
+        self.driver.congested.discard(self.link)
         for waiter in self.room:
             if not waiter.done():
                 waiter.set_result(None)

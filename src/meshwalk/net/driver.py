@@ -81,6 +81,8 @@ class Driver:
         self._unix_clock = unix_clock
         self._unsent_max = core.config.link.send_buffer_bytes_max
         self.connections: dict[int, Connection] = {}
+        self.congested: set[int] = set()
+        """Links that a writer should not add to; kept by their connections."""
         self._transport = transport
         self._application = application
         self._spawn = spawn
@@ -179,13 +181,8 @@ class Driver:
     # For the application.
 
     def has_room(self, link: int) -> bool:
-        """Whether a writer need not wait for this link. Cheap: looks at what is known."""
-        connection = self.connections.get(link)
-        if connection is None:
-            return True
-        if len(connection.out) >= JOINED_BYTES_MAX:
-            self.flush()
-        return connection.congested_at is None
+        """Whether a writer need not wait for this link, as far as is known."""
+        return link not in self.congested
 
     async def room_for(self, link: int) -> None:
         """Wait until this link is not congested, or is gone."""
@@ -334,16 +331,19 @@ class Driver:
         if connection is None:
             return
         frame = send.frame
+        out = connection.out
         if type(frame) is not Message or frame.channel is not Channel.BROADCAST:
-            append_frame(frame, connection.out)
+            append_frame(frame, out)
         else:  # a flood sends one frame over many links: encode it once
             if frame is not self._last_frame:
                 self._last_bytes = encode_frame(frame)
                 self._last_frame = frame
-            connection.out += self._last_bytes
+            out += self._last_bytes
         if not connection.is_dirty:
             connection.is_dirty = True
             self._dirty.append(connection)
+        if len(out) >= JOINED_BYTES_MAX:
+            self._write(connection)
 
     def _write(self, connection: Connection) -> None:
         data, connection.out = connection.out, bytearray()

@@ -292,8 +292,10 @@ class Node:
         Raises `TooBig`, `InvalidArgument`, `NotRunning`.
         """
         content, data = encode_body(body)
-        await self._running.room_for_broadcast()
         driver = self._running
+        if driver.congested:
+            await driver.room_for_broadcast()
+            driver = self._running
         sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
         driver.command(effects)
         if self._storage is not None and self._storage.keeps_history:
@@ -310,8 +312,7 @@ class Node:
         """
         content, data = encode_body(body)
         driver = self._running
-        link = driver.core.link_of(peer)
-        if link is not None and not driver.has_room(link.number):
+        if driver.congested and (link := driver.core.link_of(peer)) is not None:
             await driver.room_for(link.number)
             driver = self._running
         driver.command(driver.core.send(peer, type, content, data, driver.clock()))
@@ -332,8 +333,7 @@ class Node:
         """
         content, data = encode_body(body)
         driver = self._running
-        link = driver.core.link_of(peer)
-        if link is not None and not driver.has_room(link.number):
+        if driver.congested and (link := driver.core.link_of(peer)) is not None:
             await driver.room_for(link.number)
             driver = self._running
         timeout_s = self.config.requests.timeout_s if timeout_s is None else timeout_s
