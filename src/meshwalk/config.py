@@ -44,11 +44,11 @@ class LinkConfig(msgspec.Struct, frozen=True, kw_only=True):
     send_buffer_bytes_max: int = 8 << 20
     """Waiting to be sent to one peer; more closes the link as SLOW. guess: 8 frames of 1 MiB."""
     send_buffer_high_bytes: int = 256 << 10
-    """Above this a writer that can wait is made to. guess: 2 ms of a gigabit path, times 128."""
+    """Above this a writer that can wait is made to. guess: 2 ms of a gigabit path."""
     writer_patience_s: float = 1.0
     """How long a broadcast waits for one peer that takes nothing before it goes on. guess."""
     stall_timeout_s: float = 10.0
-    """A link whose buffer stays above the mark this long is closed as SLOW. guess: two pings."""
+    """A peer that takes nothing for so long, with that much waiting, is SLOW. guess: two pings."""
 
     def __post_init__(self) -> None:
         _require(self.frame_bytes_max > 4 * ENVELOPE_BYTES, "frames must hold more than 4 KiB")

@@ -209,3 +209,27 @@ async def test_stopping_ends_what_waits() -> None:
         await asked
     await leaf.stop()
     assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+async def test_a_peer_that_reads_slowly_but_steadily_keeps_its_link() -> None:
+    hub = MemoryHub()
+    leaf = in_memory(hub)
+    centre = await mesh(hub, [leaf])
+    try:
+        (pipe,) = pipes_of(centre)
+        (connection,) = driver_of(centre).connections.values()
+        stop_reading(leaf)
+        await centre.send(leaf.id, bytes(300_000))
+        link = driver_of(centre).core.link_of(leaf.id)
+        assert link is not None
+        await until(lambda: link.stalled_at is not None)
+        began_at = link.stalled_at
+        assert began_at is not None
+        connection.written += 1  # as if one byte of what waits had been taken
+        assert connection.is_congested()
+        assert link.stalled_at is not None
+        assert link.stalled_at > began_at, "the time that it may take nothing begins anew"
+        assert pipe.unsent_bytes > SMALL_BUFFERS.link.send_buffer_high_bytes
+    finally:
+        await leaf.stop()
+        await centre.stop()

@@ -192,3 +192,27 @@ def test_absurd_number_hurts_only_its_origin() -> None:
     assert is_new(machine, message(5, 2**64 - 1))
     assert is_new(machine, message(6, 1))
     assert machine.origins == 2
+
+
+def test_numbers_above_gaps_are_bounded_over_all_origins() -> None:
+    config = BroadcastConfig(window=100, window_least=3, numbers_max=30)
+    machine = gossip(config)
+    for origin in range(1, 6):
+        machine.receive(NEIGHBOUR, message(origin, 1), 0.0)
+        for sequence in range(3, 63, 2):  # every second one is missing
+            machine.receive(NEIGHBOUR, message(origin, sequence), 0.0)
+    noted = sum(len(seen.above) for seen in machine._seen.values())
+    assert noted == machine._numbers <= config.numbers_max
+    assert not is_new(machine, message(5, 4)), "below what is left of its window"
+    assert not is_new(machine, message(5, 61)), "seen"
+
+
+def test_what_is_held_for_its_order_is_handed_over_by_the_timer() -> None:
+    machine = gossip()
+    assert is_new(machine, message(5, 1))
+    assert not is_new(machine, message(5, 3))
+    assert machine.held == 1
+    (late,) = machine.tick(bytes(peer(5)), CONFIG.order_wait_s)
+    assert isinstance(late, Deliver)
+    assert late.delivery.sequence == 3
+    assert machine.held == 0

@@ -10,8 +10,7 @@ _Result = TypeVar("_Result")
 
 
 def run(main: Coroutine[Any, Any, _Result]) -> _Result:
-    """As `asyncio.run`, on uvloop where it exists: less than half the time and a ninth of the
-    memory per link (measured, TLS on loops). A `Node` runs on either."""
+    """As `asyncio.run`, on uvloop where it exists, which is faster. A `Node` runs on either."""
     try:
         import uvloop
     except ImportError:  # Windows, PyPy and other places without a wheel

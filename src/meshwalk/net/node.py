@@ -27,7 +27,7 @@ from meshwalk.errors import (
 from meshwalk.events import Delivery, EntryFailed, Event, Joined, StoreFailed
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.identity.network import DEFAULT_NETWORK, Network
-from meshwalk.net.driver import Driver
+from meshwalk.net.driver import JOINED_BYTES_MAX, Driver
 from meshwalk.net.inbox import Inbox
 from meshwalk.net.interfaces import hosts_of_this_machine
 from meshwalk.net.peers import PeerInfo, peers_of
@@ -48,7 +48,6 @@ log = logging.getLogger("meshwalk")
 
 PORTS_TRIED = 100  # guess: nodes that one machine runs side by side without being told ports
 JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
-YIELD_BYTES = 64 << 10  # guess: a writer in a loop lets others run this often, and writes then
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -402,7 +401,7 @@ class Node:
 
     def _must_yield(self, size: int) -> bool:
         self._gathered += size + 64
-        if self._gathered < YIELD_BYTES:
+        if self._gathered < JOINED_BYTES_MAX:  # so often, a writer in a loop lets others run
             return False
         self._gathered = 0
         return True

@@ -116,6 +116,11 @@ class Gossip:
         self._pushed_out_ms = 0
 
     @property
+    def held(self) -> int:
+        """Broadcasts that came early and wait for others of their origin."""
+        return self._ordering.held
+
+    @property
     def origins(self) -> int:
         """How many origins are remembered."""
         return len(self._seen)
@@ -211,6 +216,9 @@ class Gossip:
         seen.add(payload.sequence, window)
         if self._numbers + len(seen.above) > self._config.numbers_max:
             seen.narrow(self._config.window_least)
+        if self._numbers + len(seen.above) > self._config.numbers_max:
+            # Many origins leave gaps at once: this one goes on without its own.
+            seen.narrow(0)
         self._numbers += len(seen.above)
         if before is not None:
             # Also through a restart: the earlier run's messages may not be stale yet.

@@ -69,6 +69,10 @@ class NodeStatistics(msgspec.Struct, frozen=True):
     """Broadcasts by what was done with each copy."""
     messages: dict[str, int]
     """Messages and requests between two peers, by what was done with each."""
+    origins: int
+    """Origins of broadcasts that are remembered."""
+    broadcasts_held: int
+    """Broadcasts that came early and wait for others of their origin."""
     requests_waiting: int
     requests_served: int
     timers: int
@@ -323,6 +327,8 @@ class NodeCore:
             ended=dict(self.connections.ended),
             broadcast=dict(self.gossip.counts),
             messages=dict(self.dispatch.counts),
+            origins=self.gossip.origins,
+            broadcasts_held=self.gossip.held,
             requests_waiting=self.dispatch.waiting,
             requests_served=self.dispatch.serving,
             timers=len(self.timers),

@@ -49,6 +49,8 @@ class OverlayStatistics(msgspec.Struct, frozen=True):
     """Of others, waiting for their answer."""
     failed_rounds: int
     book: int
+    book_evicted: int
+    """Peers that made place in the address book for others."""
     own_walks: dict[str, int]
     """How own walks ended, by outcome."""
     others_walks: dict[str, int]
@@ -228,6 +230,7 @@ class Overlay:
             walks_carried=len(self.carrier.carried),
             failed_rounds=self.walks.failures,
             book=len(self.book),
+            book_evicted=self.book.evicted,
             own_walks=_plain(self.walks.counts),
             others_walks=_plain(self.carrier.counts),
         )
