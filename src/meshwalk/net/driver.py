@@ -8,7 +8,6 @@ sends within one turn of the loop is joined into one write per link, but for the
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
@@ -73,8 +72,8 @@ class Driver:
         transport: Transport,
         application: Application,
         spawn: Callable[[asyncio.Task[None]], None],
-        clock: Callable[[], float] = time.monotonic,
-        unix_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
+        unix_clock: Callable[[], float],
     ) -> None:
         self.core = core
         self.clock = clock

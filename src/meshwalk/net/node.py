@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, Self
 
 import msgspec
@@ -35,6 +33,7 @@ from meshwalk.net.persistence import PersistenceStatistics
 from meshwalk.net.serving import AnyHandler, Serving
 from meshwalk.net.storage import NodeStorage
 from meshwalk.net.subscription import ITEMS_MAX, Subscription
+from meshwalk.net.surroundings import Surroundings
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Listener, Transport
 from meshwalk.proto.node import NodeCore, NodeStatistics
@@ -73,6 +72,7 @@ class Node:
     `listen` is "HOST:PORT"; "HOST" alone, or None for every interface, takes port 55555 or the next
     free one; "HOST:0" any free one. `data` is a folder for identity, known peers and history, made
     if missing; None keeps everything in memory, and the node is somebody else at its next start.
+    `transport` and `surroundings` put it on another wire and another clock: see `meshwalk.testing`.
 
     Entering raises `AddressInUse`, `InvalidArgument` or `StoreError`.
     """
@@ -86,12 +86,14 @@ class Node:
         data: Path | str | None = None,
         config: Config | None = None,
         transport: Callable[[KeyPair, Network, Config], Transport] | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.network = Network(network, secret.encode() if isinstance(secret, str) else secret)
         self.config = config or Config()
         self._listen = listen
         self._data = Path(data) if data is not None else None
         self._make_transport = transport or _tcp
+        self._surroundings = surroundings or Surroundings()
         self._serving = Serving(self._own)
         self._inbox = Inbox(self._serving)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,20 +111,23 @@ class Node:
         """Open the store, listen, and rejoin through peers known from an earlier run."""
         if self._driver is not None:
             raise NotRunning("this node runs already; make another one")
-        storage = await NodeStorage.open(self._data, self.config, self._store_failed)
+        around = self._surroundings
+        storage = await NodeStorage.open(self._data, self.config, self._store_failed, around)
         try:
             self._keys = KeyPair(storage.seed)
             transport = self._make_transport(self._keys, self.network, self.config)
-            now, unix = time.monotonic(), time.time()
+            now, unix = around.clock(), around.unix_clock()
             core = NodeCore(
                 NodeSignatures(self._keys, self.network.network_id),
                 self.config,
-                SystemRandom(),
+                around.random(),
                 now,
                 unix - now,
                 AGENT,
             )
-            driver = Driver(core, transport, self._inbox, self._own)
+            driver = Driver(
+                core, transport, self._inbox, self._own, around.clock, around.unix_clock
+            )
             self._listener = await self._open_listener(transport, driver)
         except BaseException:
             await storage.close()

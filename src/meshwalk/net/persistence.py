@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from random import Random
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -23,6 +23,7 @@ import msgspec
 
 from meshwalk.config import StoreConfig
 from meshwalk.errors import Closed, StoreError, StoreInUse
+from meshwalk.net.surroundings import Surroundings
 from meshwalk.store.database import Database
 
 # Measured: of two processes that opened one store in the same instant, both were refused in 288
@@ -59,15 +60,18 @@ class _Step(msgspec.Struct):
 class Persistence:
     """A store for use from asyncio. Made by `open`; its thread ends with `close`."""
 
-    def __init__(self, config: StoreConfig, on_error: Callable[[StoreError], None] | None) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        on_error: Callable[[StoreError], None] | None,
+        executor: Executor,
+    ) -> None:
         self.last_error: StoreError | None = None
         """The last reason why a posted write was lost; stays when later writes succeed."""
         self._config = config
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
-        # Rather than a thread of our own: the interpreter waits for an executor's work when it
-        # exits, so a program that forgets `close` neither hangs nor loses what it posted.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="meshwalk-store")
+        self._executor = executor
         self._database: Database | None = None
         self._steps: deque[_Step] = deque()
         self._drain_due = False
@@ -87,14 +91,16 @@ class Persistence:
         folder: Path | None,
         config: StoreConfig,
         on_error: Callable[[StoreError], None] | None = None,
+        executor: Executor | None = None,
     ) -> Persistence:
         """Open the store in `folder` (None: in memory). Raises what `Database.open` raises.
 
+        `executor` runs the store's calls, one thread and in order, and is shut down at the end.
         `on_error` is called on the loop when a posted write is lost or dropped: once, and again
         only after the trouble had passed, that is after a batch was written without a loss, or
         the queue was half empty. Safe to cancel: nothing stays open.
         """
-        self = cls(config, on_error)
+        self = cls(config, on_error, executor or Surroundings().store_executor())
         try:
             await self._open_patiently(folder)
         except BaseException:

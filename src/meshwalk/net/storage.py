@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import msgspec
 from meshwalk.config import Config
 from meshwalk.errors import InvalidAddress, InvalidRecord, StoreError
 from meshwalk.events import Delivery
-from meshwalk.identity.keys import SEED_BYTES
 from meshwalk.net.persistence import Persistence, PersistenceStatistics
+from meshwalk.net.surroundings import Surroundings
 from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.store import history, identity, peerbook
@@ -30,30 +28,44 @@ PRUNE_EVERY = 1000  # guess: messages between two looks at the length of the his
 class NodeStorage:
     """The store of one node. With no folder nothing outlives it and no history is kept."""
 
-    def __init__(self, persistence: Persistence, config: Config, *, keeps_history: bool) -> None:
+    def __init__(
+        self,
+        persistence: Persistence,
+        config: Config,
+        unix_clock: Callable[[], float],
+        *,
+        keeps_history: bool,
+    ) -> None:
         self.seed = b""
         """The identity's private key, 32 bytes."""
         self._peers: list[StoredPeer] = []
         self._persistence = persistence
         self._config = config
+        self._unix_clock = unix_clock
         self.keeps_history = keeps_history
         self._since_pruned = 0
 
     @classmethod
     async def open(
-        cls, folder: Path | None, config: Config, on_error: Callable[[str], None]
+        cls,
+        folder: Path | None,
+        config: Config,
+        on_error: Callable[[str], None],
+        surroundings: Surroundings,
     ) -> NodeStorage:
         """Open or make the store, and read identity and peers. Raises `StoreError`."""
 
         def failed(error: StoreError) -> None:
             on_error(str(error))
 
-        persistence = await Persistence.open(folder, config.store, failed)
-        storage = cls(persistence, config, keeps_history=folder is not None)
+        persistence = await Persistence.open(
+            folder, config.store, failed, surroundings.store_executor()
+        )
+        storage = cls(
+            persistence, config, surroundings.unix_clock, keeps_history=folder is not None
+        )
         try:
-            storage.seed = await persistence.call(
-                identity.load_or_make, lambda: os.urandom(SEED_BYTES)
-            )
+            storage.seed = await persistence.call(identity.load_or_make, surroundings.identity_seed)
             storage._peers = await persistence.call(peerbook.load_peers, config.overlay.book_max)
         except BaseException:
             await persistence.close()
@@ -95,7 +107,7 @@ class NodeStorage:
         self._note(
             StoredMessage(
                 origin=me,
-                at=time.time(),
+                at=self._unix_clock(),
                 kind="direct" if recipient is not None else "broadcast",
                 body=body,
                 content=content,
@@ -113,7 +125,7 @@ class NodeStorage:
         self._note(
             StoredMessage(
                 origin=delivery.origin,
-                at=time.time(),
+                at=self._unix_clock(),
                 kind="broadcast" if is_broadcast else "direct",
                 body=delivery.body,
                 content=delivery.content,
