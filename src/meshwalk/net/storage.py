@@ -8,17 +8,16 @@ from pathlib import Path
 import msgspec
 
 from meshwalk.config import Config
-from meshwalk.errors import InvalidAddress, InvalidRecord, StoreError
+from meshwalk.errors import StoreError
 from meshwalk.events import Delivery
 from meshwalk.net.persistence import Persistence, PersistenceStatistics
 from meshwalk.net.surroundings import Surroundings
 from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.overlay.restoring import restored
 from meshwalk.store import history, identity, peerbook
 from meshwalk.store.history import StoredMessage
 from meshwalk.store.peerbook import StoredPeer
-from meshwalk.wire import records
-from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
 from meshwalk.wire.peerid import PeerId
 
@@ -75,7 +74,8 @@ class NodeStorage:
 
     def known_peers(self, unix_offset_s: float) -> list[BookEntry]:
         """The peers of the last run, as the address book keeps them."""
-        return [entry for peer in self._peers if (entry := _entry(peer, unix_offset_s)) is not None]
+        found = (restored(_as_saved(peer), unix_offset_s) for peer in self._peers)
+        return [entry for entry in found if entry is not None]
 
     def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
         """Keep or forget a peer."""
@@ -163,31 +163,15 @@ class NodeStorage:
         self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
 
 
-def _entry(peer: StoredPeer, unix_offset_s: float) -> BookEntry | None:
-    addresses: tuple[Address, ...] = ()
-    sequence = 0
-    if peer.record:
-        try:
-            # Its signature was checked before it was kept.
-            record = records.decode_peer_record(records.decode_signed(peer.record).payload)
-            addresses, sequence = record.parsed_addresses(), record.sequence
-        except InvalidRecord:
-            return None
-    try:
-        address = Address.parse(peer.address, default_port=None) if peer.address else None
-    except InvalidAddress:
-        address = None
-    if address is None and not addresses:
-        return None
-    return BookEntry(
+
+def _as_saved(peer: StoredPeer) -> SavePeer:
+    return SavePeer(
         peer=peer.peer,
-        blob=peer.record,
-        sequence=sequence,
-        addresses=addresses,
-        met=peer.met,
-        last_seen=peer.last_seen - unix_offset_s,
+        record=peer.record,
+        address=peer.address,
         verified=peer.verified,
-        address=address,
+        last_seen=peer.last_seen,
         failures=peer.failures,
         rtt_s=peer.rtt_s,
+        met=peer.met,
     )

@@ -1,0 +1,1 @@
+"""Whole networks on a virtual clock: one seed, one result, no sockets and no waiting."""

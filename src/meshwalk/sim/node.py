@@ -1,0 +1,206 @@
+"""A simulated node: the shipped machines on a host of a world, and what outlives a crash of them.
+
+It does what `net/driver.py` does for a real one: feeds inputs, performs effects in order, arms one
+timer. The wire and other nodes are the world's.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from meshwalk.config import Config
+from meshwalk.events import Delivery
+from meshwalk.identity.keys import Signatures
+from meshwalk.proto.effects import (
+    Deliver,
+    Dial,
+    Effect,
+    ForgetPeer,
+    SavePeer,
+    Send,
+    Shut,
+)
+from meshwalk.proto.node import NodeCore
+from meshwalk.proto.overlay.restoring import restored
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType, Frame
+from meshwalk.wire.peerid import PeerId
+
+if TYPE_CHECKING:
+    from meshwalk.sim.dialling import Dialling
+    from meshwalk.sim.pipe import PipeEnd
+    from meshwalk.sim.world import World
+
+UNIX_START_S: Final = 1_700_000_000.0  # any date will do: what Unix time it is at time 0
+NEVER: Final = float("inf")
+
+
+class Observer:
+    """Hears what nodes have for their applications. Subclass it; as it stands it forgets all."""
+
+    def delivered(self, node: SimNode, delivery: Delivery) -> None:
+        """A message."""
+
+    def told(self, node: SimNode, effect: Effect) -> None:
+        """Anything else that the world does not perform: events, requests, replies, records."""
+
+
+class Behaviour:
+    """How a node departs from the protocol. As it stands it does not: attackers.py has some."""
+
+    def sends(self, node: SimNode, link: int, frame: Frame) -> list[Frame | bytes]:
+        """What goes out on a link instead of a frame; bytes go out as they are."""
+        return [frame]
+
+
+class SimNode:
+    """One node of a `World`. Made by `World.add`."""
+
+    def __init__(
+        self,
+        world: World,
+        host: str,
+        port: int,
+        signatures: Signatures,
+        config: Config,
+    ) -> None:
+        self.world = world
+        self.address = Address(host, port)
+        self.host = host
+        self.signatures = signatures
+        self.config = config
+        self.core: NodeCore
+        self.behaviour: Behaviour | None = None
+        self.listens = True
+        """Whether it accepts connections, and announces where."""
+        self.is_firewalled = False
+        """Whether connections to it are dropped without a word."""
+        self.is_up = False
+        self.has_vanished = False
+        """Down together with its machine: nobody even refuses."""
+        self.is_asleep = False
+        """Takes nothing and does nothing, as a machine that is suspended."""
+        self.life = 0
+        """How often it was started."""
+        self.ends: dict[int, PipeEnd] = {}
+        """Its ends of pipes, by the number of their link."""
+        self.dialling: dict[int, Dialling] = {}
+        """Its dials and accepted handshakes under way, by the number of their link."""
+        self.stored: dict[PeerId, SavePeer] = {}
+        """The address book as a store would have it."""
+        self._armed = NEVER
+        self._timers_seen = -1
+        self._slept_s = 0.0
+        self._asleep_since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<{self.host} {self.signatures.peer_id.short}>"
+
+    @property
+    def id(self) -> PeerId:
+        """Its PeerId; the same in every life."""
+        return self.signatures.peer_id
+
+    @property
+    def neighbours(self) -> list[PeerId]:
+        """Peers with a standing link, oldest first."""
+        return list(self.core.overlay.membership.neighbours)
+
+    def time(self) -> float:
+        """Its machine's time, which stands still while it sleeps."""
+        return self.world.now - self._slept_s
+
+    # Its life; the world calls these.
+
+    def start(self, rng: Random) -> None:
+        """Run from here on, with the peers that its store kept."""
+        self.life += 1
+        self.is_up, self.has_vanished, self.is_asleep = True, False, False
+        self._armed = NEVER
+        now, unix_offset_s = self.time(), UNIX_START_S + self._slept_s
+        self.core = self.world.make_core(self, rng, now, unix_offset_s)
+        self._timers_seen = -1
+        self.core.listening((self.address,) if self.listens else (), now)
+        known = [restored(saved, unix_offset_s) for saved in self.stored.values()]
+        self.do(self.core.start([entry for entry in known if entry is not None], now))
+
+    def sleep(self, *, clock_stops: bool) -> None:
+        """Take nothing and do nothing; time stands still as well, unless it is only stopped."""
+        self.is_asleep = True
+        self._asleep_since = self.world.now if clock_stops else NEVER
+
+    def wake(self) -> None:
+        """Go on. What waited for it arrives, in order."""
+        self.is_asleep = False
+        if self._asleep_since != NEVER:
+            self._slept_s += self.world.now - self._asleep_since
+            self.core.calendar_set(UNIX_START_S + self._slept_s)
+        self._armed = NEVER
+        self.arm()
+        for end in list(self.ends.values()):
+            end.release()
+
+    # Commands, as an application would give them.
+
+    def join(self, other: SimNode, expected: PeerId | None = None) -> None:
+        """Enter the network through another node."""
+        self.do(self.core.join(other.address, expected, self.time()))
+
+    def broadcast(self, body: bytes, topic: str = "") -> int:
+        """Send to everyone; the number of the broadcast at this node, in this life."""
+        now = self.time()
+        sequence, effects = self.core.broadcast(topic, ContentType.BYTES, body, now)
+        self.do(effects)
+        return sequence
+
+    # What `net/driver.py` does.
+
+    def do(self, effects: list[Effect]) -> None:
+        """Perform effects in order, then see to the timer."""
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+            elif type(effect) is Deliver:
+                self.world.observer.delivered(self, effect.delivery)
+            elif type(effect) is Dial:
+                self.world.dial(self, effect)
+            elif type(effect) is Shut:
+                self.world.shut(self, effect.link)
+            else:
+                self._tell(effect)
+        if self.core.timers.changes != self._timers_seen:
+            self.arm()
+
+    def arm(self) -> None:
+        """Have the machines called when they want to be."""
+        timers = self.core.timers
+        self._timers_seen = timers.changes
+        at = timers.next()
+        if at is not None and at < self._armed:
+            self._armed = at
+            self.world.timeline.add(at + self._slept_s, self._tick, self.life)
+
+    def _tick(self, life: int) -> None:
+        if life != self.life or not self.is_up or self.is_asleep:
+            return  # of an earlier life; or it will be armed again when it wakes
+        self._armed = NEVER
+        self.do(self.core.tick(self.time()))
+        self.arm()
+
+    def _send(self, send: Send) -> None:
+        end = self.ends.get(send.link)
+        if end is None:
+            return
+        if self.behaviour is None:
+            self.world.cross(end, send.frame)
+        else:
+            for item in self.behaviour.sends(self, send.link, send.frame):
+                self.world.cross(end, item)
+
+    def _tell(self, effect: Effect) -> None:
+        if type(effect) is SavePeer:
+            self.stored[effect.peer] = effect
+        elif type(effect) is ForgetPeer:
+            self.stored.pop(effect.peer, None)
+        self.world.observer.told(self, effect)

@@ -1,0 +1,142 @@
+"""One end of a pretend pipe: order, what waits because it cannot cross, and how full that makes it.
+
+What cannot cross waits as TCP would have it, and arrives in order when the way is free again. The
+sender's machines hear of it as they would from a real transport: stalled, overflowed, resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from meshwalk.errors import MalformedFrame
+from meshwalk.wire.codec import FrameReader, encode_frame
+from meshwalk.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from meshwalk.sim.node import SimNode
+
+
+class Finished:
+    """The last of the handshake: the acceptor's pipe is there."""
+
+
+class Lost:
+    """The end of the pipe, as its other end hears of it."""
+
+
+FINISHED: Final = Finished()
+LOST: Final = Lost()
+
+Item: TypeAlias = Frame | bytes | Finished | Lost
+"""What crosses a pipe: a frame, encoded frames, or the pipe's begin and end."""
+
+
+def size_of(item: Item) -> int:
+    """How many bytes an item takes on the wire."""
+    if isinstance(item, bytes):
+        return len(item)
+    if isinstance(item, Finished | Lost):
+        return 0
+    return len(encode_frame(item))
+
+
+class PipeEnd:
+    """Where one end of a pipe receives."""
+
+    __slots__ = (
+        "arrive",
+        "arrives_at",
+        "held",
+        "held_bytes",
+        "is_open",
+        "is_told_full",
+        "life",
+        "link",
+        "node",
+        "other",
+        "reader",
+    )
+
+    def __init__(self, node: SimNode, link: int, life: int) -> None:
+        self.node = node
+        self.link = link
+        self.life = life
+        """Which life of the node it belongs to."""
+        self.other: PipeEnd
+        self.is_open = True
+        self.arrives_at = 0.0
+        """When the last of what is on its way arrives: nothing overtakes."""
+        self.reader = FrameReader(node.config.link.frame_bytes_max)
+        self.held: list[Item] = []
+        """What has come and could not be taken."""
+        self.held_bytes = 0
+        self.is_told_full = False
+        self.arrive: Callable[[Item], None] = self._arrive  # bound once: it is used for every item
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing can be taken here now."""
+        node = self.node
+        if node.is_asleep:
+            return True
+        conditions = node.world.conditions
+        return not conditions.can_cross(self.other.node.host, node.host)
+
+    def release(self) -> None:
+        """Take what waits, if the way is free again."""
+        if not self.held or self.is_blocked:
+            return
+        items, self.held, self.held_bytes = self.held, [], 0
+        if self.is_told_full:
+            self.is_told_full = False
+            if self.other.is_open and self.other.node.is_up:
+                self.other.node.core.resumed(self.other.link)
+        for item in items:
+            self._arrive(item)
+
+    def _arrive(self, item: Item) -> None:
+        if not self.is_open:
+            return
+        node = self.node
+        if node.life != self.life or not node.is_up:
+            # A machine that is up answers with a reset what comes for a process that is gone.
+            self.is_open = False
+            if not node.has_vanished and item is not LOST:
+                node.world.transmit(self.other, LOST)
+            return
+        is_free = not (self.held or node.is_asleep or node.world.conditions.blocks_anything)
+        if not is_free and (self.held or self.is_blocked):
+            self._hold(item)
+            return
+        if type(item) is bytes:
+            self._take_bytes(item)
+        elif item is LOST:
+            node.world.ended(self)
+        elif item is FINISHED:
+            node.world.finished(self)
+        else:
+            node.do(node.core.receive(self.link, (item,), node.time()))  # type: ignore[arg-type]
+
+    def _take_bytes(self, data: bytes) -> None:
+        node = self.node
+        try:
+            frames = self.reader.feed(data)
+        except MalformedFrame as error:
+            node.do(node.core.malformed(self.link, str(error), node.time()))
+        else:
+            node.do(node.core.receive(self.link, frames, node.time()))
+
+    def _hold(self, item: Item) -> None:
+        self.held.append(item)
+        self.held_bytes += size_of(item)
+        other, sender = self.other, self.other.node
+        if not other.is_open or not sender.is_up:
+            return
+        limits = sender.config.link
+        if self.held_bytes > limits.send_buffer_bytes_max:
+            sender.do(sender.core.overflowed(other.link, sender.time()))
+        elif self.held_bytes > limits.send_buffer_high_bytes and not self.is_told_full:
+            self.is_told_full = True
+            sender.core.stalled(other.link, sender.time())
+            sender.arm()

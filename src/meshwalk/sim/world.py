@@ -1,0 +1,320 @@
+"""The clock, the wire and the nodes of a simulation: everything that is not the protocol itself.
+
+    Timeline --(time, sequence)--> PipeEnd, SimNode --inputs--> NodeCore, as shipped
+        ^                                                          |
+        `----- World: dial, cross, end <---- SimNode.do <--effects-'
+
+One seed decides everything. A pipe is a reliable stream with both ends' PeerIds proven: frames
+keep their order, each takes the delay that `Conditions` gives it, and what cannot cross waits.
+Dials take the round trips of TCP and TLS 1.3, and fail as real ones do: see dialling.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Final, Protocol
+
+from meshwalk.config import Config
+from meshwalk.errors import LocalError
+from meshwalk.proto.effects import Dial
+from meshwalk.proto.node import NodeCore
+from meshwalk.sim.conditions import Conditions
+from meshwalk.sim.dialling import Dialling
+from meshwalk.sim.latency import Latency, Uniform
+from meshwalk.sim.node import Behaviour, Observer, SimNode
+from meshwalk.sim.pipe import LOST, Item, PipeEnd, size_of
+from meshwalk.sim.signatures import CheapSignatures
+from meshwalk.sim.timeline import Timeline
+from meshwalk.wire.address import DEFAULT_PORT, Address
+from meshwalk.wire.codec import encode_frame
+from meshwalk.wire.peerid import PeerId
+
+LOOK_S: Final = 0.05  # guess: how often `run_until` looks, below what a person would notice
+EVENTS_MAX: Final = 1_000_000_000  # guess: an hour of computing; more is a run without an end
+
+
+class Endless(LocalError):
+    """A run passed its limit of events: something goes round in circles. Look at its trace."""
+
+
+class Admits(Protocol):
+    """What stands before a host and decides about incoming connections: a NAT."""
+
+    external_host: str
+
+    def outbound(
+        self,
+        internal_host: str,
+        internal_port: int,
+        remote_host: str,
+        remote_port: int,
+        now: float,
+    ) -> tuple[str, int] | None:
+        """Where others see a connection that goes out; None when none can."""
+
+    def inbound(
+        self, remote_host: str, remote_port: int, external_port: int, now: float
+    ) -> tuple[str, int] | None:
+        """Which host and port within a connection comes in to; None when it is dropped."""
+
+
+MakeCore = Callable[[SimNode, Random, float, float], NodeCore]
+"""Makes the machines of a node: (node, its chance, its time, Unix time minus that)."""
+
+
+class World:
+    """Nodes on a virtual clock.
+
+    `latency` is how long a frame takes between two hosts; `conditions` is what else stands between
+    them, to be changed while it runs. `encodes` has every frame encoded and decoded on its way, as
+    on a real wire; without it large runs take a third less time. `make_core` may put another
+    `NodeCore` in the nodes' place, such as one that writes a trace.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        latency: Latency | None = None,
+        *,
+        encodes: bool = True,
+        observer: Observer | None = None,
+        make_core: MakeCore | None = None,
+        events_max: int = EVENTS_MAX,
+    ) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.events = 0
+        """Events that have happened: frames that arrived, timers, steps of dials."""
+        self.rng = Random(seed)
+        self.timeline = Timeline()
+        self.conditions = Conditions(latency or Uniform(0.005, 0.05), self.rng)
+        self.observer = observer or Observer()
+        self.nodes: list[SimNode] = []
+        self.frames: Counter[type] = Counter()
+        """Frames sent, by class."""
+        self.dials: Counter[str] = Counter()
+        """Dials by what became of them."""
+        self._encodes = encodes
+        self._make_core = make_core
+        self._events_max = events_max
+        self._listeners: dict[Address, SimNode] = {}
+        self._nats: dict[str, Admits] = {}
+        self._behind: dict[str, Admits] = {}
+        self._ports = 40_000
+        self._last: tuple[object, bytes] = (None, b"")
+
+    # Nodes.
+
+    def add(
+        self,
+        config: Config | None = None,
+        *,
+        group: int = 0,
+        nat: Admits | None = None,
+        listens: bool = True,
+        is_firewalled: bool = False,
+        behaviour: Behaviour | None = None,
+        key_seed: int | None = None,
+    ) -> SimNode:
+        """Start a node on a host of its own, in an address group (the second byte of its host).
+
+        `key_seed` chooses its PeerId; else the world's seed and the number of the node do.
+        """
+        number = len(self.nodes) + 1
+        group += number >> 16
+        host = f"10.{group}.{(number >> 8) & 255}.{number & 255}"
+        of = f"{self.seed}/{number}" if key_seed is None else f"key {key_seed}"
+        peer_id = PeerId(hashlib.blake2b(of.encode(), digest_size=32).digest())
+        node = SimNode(self, host, DEFAULT_PORT, CheapSignatures(peer_id), config or Config())
+        node.listens, node.is_firewalled, node.behaviour = listens, is_firewalled, behaviour
+        if nat is not None:
+            self._behind[host] = nat
+            self._nats[nat.external_host] = nat
+        self.nodes.append(node)
+        self._listeners[node.address] = node
+        node.start(Random(self.rng.getrandbits(64)))
+        return node
+
+    def grow(self, count: int, config: Config | None = None, spacing_s: float = 0.05) -> None:
+        """Add so many nodes, each joining through the first, one after the other."""
+        for _ in range(count):
+            node = self.add(config)
+            if node is not self.nodes[0]:
+                node.join(self.nodes[0])
+            if spacing_s:
+                self.run(spacing_s)
+
+    def make_core(self, node: SimNode, rng: Random, now: float, unix_offset_s: float) -> NodeCore:
+        """The machines of a node that starts."""
+        if self._make_core is not None:
+            return self._make_core(node, rng, now, unix_offset_s)
+        return NodeCore(node.signatures, node.config, rng, now, unix_offset_s)
+
+    @property
+    def up(self) -> list[SimNode]:
+        """Nodes that run, asleep or not."""
+        return [node for node in self.nodes if node.is_up]
+
+    def crash(self, node: SimNode, *, silently: bool = False) -> None:
+        """The node stops at once. Its peers see their pipes break, unless its machine goes too."""
+        node.is_up, node.has_vanished = False, silently
+        for end in list(node.ends.values()):
+            end.is_open = False
+            if not silently:
+                self.transmit(end.other, LOST)
+        node.ends.clear()
+        node.dialling.clear()
+
+    def leave(self, node: SimNode) -> None:
+        """The node says goodbye and stops, once its peers could answer."""
+        node.do(node.core.leave(node.time()))
+        self.timeline.add(
+            self.now + node.config.link.close_timeout_s, self._gone, (node, node.life)
+        )
+
+    def restart(self, node: SimNode, *, loses_store: bool = False) -> None:
+        """Start a node that stopped: the same identity, and the peers that its store kept."""
+        assert not node.is_up, "crash it first"
+        if loses_store:
+            node.stored.clear()
+        node.start(Random(self.rng.getrandbits(64)))
+
+    def changed(self) -> None:
+        """Call after a change of `conditions`: what waited goes on where the way is free again."""
+        for node in self.nodes:
+            if node.is_up:
+                for end in list(node.ends.values()):
+                    end.release()
+
+    # Time.
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass. Raises `Endless`."""
+        until = self.now + seconds
+        take = self.timeline.take
+        count = 0
+        while (event := take(until)) is not None:
+            self.now = event[0]
+            event[2](event[3])
+            count += 1
+            if count >= 65_536:  # now and then is enough: it is a guard
+                self._count(count)
+                count = 0
+        self._count(count)
+        self.now = until
+
+    def run_until(
+        self, condition: Callable[[], bool], seconds: float, look_s: float = LOOK_S
+    ) -> bool:
+        """Let time pass until the condition holds; false when it does not within `seconds`."""
+        until = self.now + seconds
+        while not condition():
+            if self.now >= until:
+                return False
+            self.run(min(look_s, until - self.now))
+        return True
+
+    def _count(self, count: int) -> None:
+        self.events += count
+        if self.events > self._events_max:
+            raise Endless(
+                f"{self.events:,} events and no end after {self.now:,.1f} virtual seconds"
+            )
+
+    # The wire, for nodes.
+
+    def cross(self, end: PipeEnd, item: Item) -> None:
+        """Send from one end of a pipe to the other."""
+        self.frames[type(item)] += 1
+        if self._encodes and type(item) is not bytes:
+            # A flood sends one frame over many links: it is encoded once.
+            last, data = self._last
+            if last is not item:
+                data = encode_frame(item)  # type: ignore[arg-type]
+                self._last = (item, data)
+            item = data
+        self.transmit(end.other, item)
+
+    def shut(self, node: SimNode, link: int) -> None:
+        """A node ends a pipe, a dial, or a handshake that it had accepted."""
+        end = node.ends.pop(link, None)
+        if end is not None:
+            end.is_open = False
+            self.transmit(end.other, LOST)
+        node.dialling.pop(link, None)
+
+    def ended(self, end: PipeEnd) -> None:
+        """The end of a pipe has crossed it."""
+        end.is_open = False
+        node = end.node
+        if node.ends.pop(end.link, None) is not None and node.is_up:
+            node.do(node.core.lost(end.link, "", node.time()))
+
+    def transmit(self, to: PipeEnd, item: Item) -> None:
+        """Have an item arrive at the end of a pipe, after all that was sent there before."""
+        conditions = self.conditions
+        sender = to.other.node.host
+        if conditions.is_plain:
+            at = self.now + conditions.latency.delay_s(sender, to.node.host, self.rng)
+        else:
+            arrival = conditions.arrival_s(self.now, sender, to.node.host, size_of(item))
+            if arrival is None:  # lost too often: the sender's system gives the pipe up
+                self._give_up(to)
+                return
+            at = arrival
+        if at < to.arrives_at:
+            at = to.arrives_at
+        else:
+            to.arrives_at = at
+        self.timeline.add(at, to.arrive, item)
+
+    def _give_up(self, to: PipeEnd) -> None:
+        for end in (to, to.other):
+            if end.is_open:
+                self.timeline.add(max(self.now, end.arrives_at), self.ended, end)
+
+    def _gone(self, which: tuple[SimNode, int]) -> None:
+        node, life = which
+        if node.is_up and node.life == life:
+            self.crash(node)
+
+    # Dials.
+
+    def dial(self, node: SimNode, dial: Dial) -> None:
+        """A node makes a connection."""
+        Dialling(self, node, dial).begin()
+
+    def finished(self, end: PipeEnd) -> None:
+        """The last of a handshake has reached the acceptor."""
+        dialling = end.node.dialling.pop(end.link, None)
+        if dialling is None:  # it gave up meanwhile
+            end.is_open = False
+            self.transmit(end.other, LOST)
+        else:
+            dialling.finished(end)
+
+    def leaves(self, node: SimNode, to: Address) -> Address | None:
+        """Where a connection that a node makes is seen to come from; None when its NAT is full."""
+        self._ports = 40_000 + (self._ports + 1) % 20_000
+        nat = self._behind.get(node.host)
+        if nat is None:
+            return Address(node.host, self._ports)
+        seen = nat.outbound(node.host, self._ports, to.host, to.port, self.now)
+        return None if seen is None else Address(*seen)
+
+    def find(self, address: Address, seen: Address | None) -> SimNode | None:
+        """Whose machine a connection to an address comes to; None when it is dropped."""
+        nat = self._nats.get(address.host)
+        if nat is not None and seen is not None:
+            inside = nat.inbound(seen.host, seen.port, address.port, self.now)
+            if inside is None:
+                return None
+            address = Address(*inside)
+        return self._listeners.get(address)
+
+    def delay_s(self, sender: SimNode, receiver: SimNode) -> float:
+        """How long one crossing takes."""
+        return self.conditions.latency.delay_s(sender.host, receiver.host, self.rng)
