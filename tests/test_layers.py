@@ -51,9 +51,16 @@ TABLE = (
     Row("apps", f"{_BELOW_PROTO} proto store", never="asyncio socket ssl select"),
     # Row 4.
     Row("net", f"{_BELOW_PROTO} proto store apps", "msgspec platformdirs uvloop aiohttp"),
-    Row("sim", f"{_BELOW_PROTO} proto store apps", never="time datetime socket ssl"),
+    Row(
+        "sim",
+        f"{_BELOW_PROTO} proto store apps",
+        "msgspec matplotlib",
+        never="time datetime socket ssl",
+    ),
     # The public names: what a program needs, and neither a terminal nor a simulator.
     Row("__init__", f"{_BELOW_PROTO} proto store apps net"),
+    # For tests of programs that use us: all that is below, real or simulated.
+    Row("testing", f"{_BELOW_PROTO} proto store apps net sim __init__"),
     # Row 5.
     Row(
         "web",
@@ -73,6 +80,7 @@ ONLY_IN = {
     "cryptography": ("identity/",),
     "sqlite3": ("store/database.py",),
     "aiohttp": ("net/control.py", "cli/", "web/"),
+    "matplotlib": ("sim/plots.py",),  # an extra: all else works without it
 }
 
 # Files of one part that must not know each other.
@@ -228,6 +236,12 @@ def test_rows_look_upward_only() -> None:
         ("net/memory.py", "from meshwalk.net.tcp import Tcp"),
         ("sim/world.py", "from meshwalk.net.driver import Driver"),
         ("sim/world.py", "import time"),
+        ("sim/world.py", "import matplotlib.figure"),
+        ("cli/sim.py", "import matplotlib"),
+        ("sim/world.py", "from meshwalk.testing.network import Network"),
+        ("net/driver.py", "from meshwalk.testing.network import Network"),
+        ("testing/network.py", "from meshwalk.cli.main import main"),
+        ("testing/network.py", "from meshwalk.web.server import serve"),
         ("web/server.py", "from meshwalk.cli.main import main"),
         ("__init__.py", "from meshwalk.cli.main import main"),
         ("__init__.py", "from meshwalk.sim.world import World"),
@@ -251,6 +265,11 @@ def test_breaking_the_rule_is_caught(file: str, line: str) -> None:
         ("proto/node.py", "from meshwalk.proto import connections, gossip"),
         ("store/database.py", "import sqlite3\nimport threading"),
         ("net/control.py", "import aiohttp\nimport ssl"),
+        ("sim/plots.py", "from matplotlib.figure import Figure"),
+        (
+            "testing/network.py",
+            "from meshwalk.sim.world import World\nimport meshwalk\nimport time",
+        ),
         ("cli/main.py", "import meshwalk\nfrom meshwalk import Peer\nimport typer"),
         ("__init__.py", "from meshwalk.net.driver import Driver"),
         ("__main__.py", "from meshwalk.cli.main import main"),

@@ -49,6 +49,7 @@ ENTRY_POINTS = {
     "meshwalk.__main__",
     "meshwalk.cli.main",
     "meshwalk.net.memory",  # the transport for tests, of ours and of users
+    "meshwalk.testing",  # for tests of programs that use us
 }
 
 

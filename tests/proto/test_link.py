@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import count
 
 import pytest
@@ -205,3 +206,16 @@ def test_dialler_opens_with_the_answer() -> None:
     bench = Bench(LinkState.GREETING, outbound=True)
     assert bench.link.receive(HELLO, 0.0) == Opened(HELLO)
     assert bench.link.is_open
+
+
+def test_a_link_that_nobody_holds_is_freed_at_once() -> None:
+    # A simulator, and a node with many short links, should not depend on the garbage collector.
+    gc.disable()
+    try:
+        before = sum(type(thing) is Link for thing in gc.get_objects())
+        for state in LinkState:
+            if state is not LinkState.CLOSED:
+                Bench(state)
+        assert sum(type(thing) is Link for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()

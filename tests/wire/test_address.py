@@ -46,6 +46,30 @@ def test_address_round_trip(address: Address) -> None:
     assert Address.parse(address.host_and_port, default_port=None) == address
 
 
+@given(st.lists(st.integers(0, 300).map(str) | st.sampled_from(["00", "01", "", "٣"]), max_size=5))
+def test_dotted_numbers_are_addresses_as_the_standard_library_reads_them(parts: list[str]) -> None:
+    host = ".".join(parts)
+    try:
+        wanted = str(ipaddress.IPv4Address(host))
+    except ValueError:
+        with pytest.raises(InvalidAddress):
+            Address.parse(host + ":1")
+    else:
+        assert Address.parse(host + ":1") == Address(wanted, 1)
+
+
+@given(st.ip_addresses(), st.booleans())
+def test_unspecified_as_the_standard_library_says(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address, is_long: bool
+) -> None:
+    assert Address(ip.exploded if is_long else str(ip), 1).is_unspecified == ip.is_unspecified
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0:0::0", "0000::", "::%eth0"])
+def test_unspecified_hosts(host: str) -> None:
+    assert Address(host, 1).is_unspecified
+
+
 @given(st.text(max_size=300) | nearly_addresses)
 def test_any_text_is_an_address_or_invalid(text: str) -> None:
     try:

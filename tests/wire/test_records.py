@@ -158,6 +158,29 @@ def test_addresses_that_cannot_be_dialled_are_left_out() -> None:
     ] == good
 
 
+def test_addresses_at_a_host() -> None:
+    texts = ["tcp://192.0.2.1:1", "tcp://192.0.2.2:1", "tcp://192.0.2.1:2", "192.0.2.1:0"]
+    record = PeerRecord(bytes(32), 1, texts)
+    assert record.addresses_at("192.0.2.1") == (Address("192.0.2.1", 1), Address("192.0.2.1", 2))
+    assert record.addresses_at("192.0.2.3") == ()
+    assert PeerRecord(bytes(32), 1, texts[1:2]).addresses_at("192.0.2.1") == ()
+
+
+def test_a_bad_record_is_bad_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRecord):
+            decode_signed(b"junk")
+        with pytest.raises(InvalidRecord):
+            decode_peer_record(b"junk")
+
+
+def test_equal_records_share_what_was_read() -> None:
+    blob = sign_record(RECORD, SIGNATURES)
+    first, second = (open_record(bytes(bytearray(blob)), SIGNATURES) for _ in range(2))
+    assert first.peer_id is second.peer_id
+    assert first.parsed_addresses() is second.parsed_addresses()
+
+
 @given(st.lists(st.text(max_size=30), max_size=8))
 def test_any_address_texts_are_parsed_or_left_out(texts: list[str]) -> None:
     assert len(PeerRecord(bytes(32), 1, texts).parsed_addresses()) <= len(texts)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
+from meshwalk.cli import sim
+
 if TYPE_CHECKING:
     from meshwalk.cli.options import NodeOptions
 
@@ -45,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(sim.app)
 
 
 class Common:
@@ -68,6 +71,7 @@ _DATA: Final = "The node's folder: identity, known peers, history. Also MESHWALK
 _LISTEN: Final = "Where to listen; port 0 is any free one. Also MESHWALK_LISTEN."
 _NETWORK: Final = "Which network; an invite brings its own. Also MESHWALK_NETWORK."
 _FILE: Final = "A file with the network's secret. Also MESHWALK_SECRET_FILE."
+_TRACE: Final = "Record the node to a new FILE; messages too. For `meshwalk sim replay FILE`."
 
 Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help=_DATA)]
 Listen = Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help=_LISTEN)]
@@ -165,13 +169,15 @@ def up(
     network: NetworkName = None,
     secret_file: SecretFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help='Print only "ready".')] = False,
+    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help=_TRACE)] = None,
 ) -> Action:
     given = Common(data, listen, network, secret_file)
 
     def action() -> int:
         from meshwalk.cli.up import up as run_up
 
-        return _run(run_up(_options(ctx.obj, given, entries or []), entries or [], quiet=quiet))
+        options = _options(ctx.obj, given, entries or [])
+        return _run(run_up(options, entries or [], quiet=quiet, trace=trace))
 
     return action
 

@@ -10,7 +10,8 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from meshwalk.cli.options import NodeOptions, make_node
 from meshwalk.cli.render import event_line, printable
@@ -19,14 +20,17 @@ from meshwalk.events import Alone, EntryFailed, Event, Joined, MessagesDropped, 
 from meshwalk.net.control import Control, is_supported
 from meshwalk.net.node import Node
 from meshwalk.net.subscription import Subscription
+from meshwalk.trace import TraceWriter
 from meshwalk.wire.address import INVITE_CHARACTERS_MAX, Address, Invite, encode_network_name
 
 LINE_CHARACTERS_MAX = INVITE_CHARACTERS_MAX + 100  # the longest thing shown, and its name
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a supervisor, a terminal that closes
 
 
-async def up(options: NodeOptions, entries: Sequence[str], *, quiet: bool) -> int:
-    """Run a node until it is stopped; the exit code.
+async def up(
+    options: NodeOptions, entries: Sequence[str], *, quiet: bool, trace: Path | None = None
+) -> int:
+    """Run a node until it is stopped, recorded to the file `trace` if one is given; the exit code.
 
     Entries are tried in the background, again and again. Raises what trying again cannot mend:
     `InvalidArgument`, `NotAdmitted` when no entry lets the node in, `AddressInUse`, `StoreError`.
@@ -35,8 +39,9 @@ async def up(options: NodeOptions, entries: Sequence[str], *, quiet: bool) -> in
         _check(entry, options.network)
     say = _say_nothing if quiet else _say
     stopping = asyncio.Event()
-    with _signals(stopping.set):
+    with _signals(stopping.set), TraceWriter(trace) if trace else nullcontext() as writer:
         node = make_node(options)
+        node.trace = writer.write if writer is not None else None
         await node.start()
         control = Control(node, options.data, stopping.set)
         try:

@@ -36,7 +36,8 @@ from meshwalk.net.subscription import ITEMS_MAX, Subscription
 from meshwalk.net.surroundings import Surroundings
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Listener, Transport
-from meshwalk.proto.node import NodeCore, NodeStatistics
+from meshwalk.proto.node import NodeStatistics
+from meshwalk.proto.recording import Write, make_core
 from meshwalk.version import AGENT
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite, encode_network_name
 from meshwalk.wire.content import decode_body, encode_body
@@ -73,6 +74,8 @@ class Node:
     free one; "HOST:0" any free one. `data` is a folder for identity, known peers and history, made
     if missing; None keeps everything in memory, and the node is somebody else at its next start.
     `transport` and `surroundings` put it on another wire and another clock: see `meshwalk.testing`.
+    `trace` gets a line for all that goes into its machines and comes out, to be replayed:
+    `meshwalk.trace.TraceWriter(path).write`. It may be set until the node is started.
 
     Entering raises `AddressInUse`, `InvalidArgument` or `StoreError`.
     """
@@ -87,9 +90,11 @@ class Node:
         config: Config | None = None,
         transport: Callable[[KeyPair, Network, Config], Transport] | None = None,
         surroundings: Surroundings | None = None,
+        trace: Write | None = None,
     ) -> None:
         self.network = Network(network, secret.encode() if isinstance(secret, str) else secret)
         self.config = config or Config()
+        self.trace = trace
         self._listen = listen
         self._data = Path(data) if data is not None else None
         self._make_transport = transport or _tcp
@@ -117,13 +122,14 @@ class Node:
             self._keys = KeyPair(storage.seed)
             transport = self._make_transport(self._keys, self.network, self.config)
             now, unix = around.clock(), around.unix_clock()
-            core = NodeCore(
+            core = make_core(
                 NodeSignatures(self._keys, self.network.network_id),
                 self.config,
                 around.random(),
                 now,
                 unix - now,
                 AGENT,
+                write=self.trace,
             )
             driver = Driver(
                 core, transport, self._inbox, self._own, around.clock, around.unix_clock
@@ -132,6 +138,7 @@ class Node:
         except BaseException:
             await storage.close()
             raise
+        now = around.clock()  # listening took time, and connections may have come since
         self._storage, self._driver, self._started_at = storage, driver, now
         self._stopping = None
         self._inbox.storage, self._inbox.driver = storage, driver
@@ -139,9 +146,9 @@ class Node:
         self._inbox.events.open()
         if self._listener.address.is_unspecified:
             for host in hosts_of_this_machine():
-                core.own_record.connected_from(host, now)
+                core.local_host(host, now)
         core.listening((self._listener.address,), now)
-        driver.perform(core.start(storage.known_peers(unix - now), now))
+        driver.perform(core.start(storage.known_peers(core.unix_offset_s), now))
         return self
 
     async def stop(self) -> None:

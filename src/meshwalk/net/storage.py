@@ -163,7 +163,6 @@ class NodeStorage:
         self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
 
 
-
 def _as_saved(peer: StoredPeer) -> SavePeer:
     return SavePeer(
         peer=peer.peer,

@@ -132,10 +132,7 @@ class Connections:
         link = self.links.get(number)
         if link is None:
             return None
-        news = link.receive(frame, now)
-        if type(frame) is Message and link.state is LinkState.OPEN:
-            return (link, news) if news is not None else None  # the hot path moves no deadline
-        return self._after(link, news)
+        return self._after(link, link.receive(frame, now))
 
     def malformed(self, number: int, why: str, now: float) -> LinkNews:
         """The peer sent bytes that are no frame."""
@@ -235,25 +232,23 @@ class Connections:
             self._dialling += 1
         else:
             self._half_open += 1
-        self._arm(link)
+        self._after(link, None)
         return link
 
     def _after(self, link: Link, news: News | None) -> LinkNews:
-        if type(news) is Ended:
-            self.ended[news.reason.name.lower() if news.reason is not None else "lost"] += 1
-            if not news.was_open:
-                self._never_opened(link)
-        elif link.outbound and link.is_open and news is not None:
-            self._dialling -= 1
-        if link.state is LinkState.CLOSED:
-            self._remove(link)
+        if news is not None:
+            if type(news) is Ended:
+                self.ended[news.reason.name.lower() if news.reason is not None else "lost"] += 1
+                if not news.was_open:
+                    self._never_opened(link)
+            elif link.outbound and link.is_open:
+                self._dialling -= 1
+        at = link.deadline()
+        if at is None:
+            self._remove(link)  # it is closed
         else:
-            self._arm(link)
-        return (link, news) if news is not None else None
-
-    def _arm(self, link: Link) -> None:
-        if (at := link.deadline()) is not None:
             self._timers.set((TIMER, link.number), at)
+        return (link, news) if news is not None else None
 
     def _never_opened(self, link: Link) -> None:
         if link.outbound:

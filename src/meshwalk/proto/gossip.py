@@ -36,6 +36,7 @@ from meshwalk.wire.records import (
     BroadcastPayload,
     Domain,
     decode_broadcast_payload,
+    peer_id_of,
 )
 from meshwalk.wire.records import encode as encode_record
 
@@ -165,7 +166,7 @@ class Gossip:
         released = self._note(payload, now)
         self.counts["delivered"] += 1
         delivery = Delivery(
-            PeerId(payload.origin),
+            peer_id_of(payload.origin),
             payload.body,
             payload.content,
             is_broadcast=True,

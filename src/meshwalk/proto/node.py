@@ -36,18 +36,31 @@ from meshwalk.proto.effects import (
     Send,
 )
 from meshwalk.proto.gossip import Blame, Flood, Gossip, GossipEffect
-from meshwalk.proto.link import Arrived, Asked, Ended, Link, LinkState, Opened, printable
+from meshwalk.proto.link import OPEN, Arrived, Asked, Ended, Link, Opened, printable
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
 from meshwalk.proto.overlay.overlay import Overlay, OverlayStatistics
 from meshwalk.proto.ownrecord import OwnRecord
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
-from meshwalk.wire.frames import Channel, CloseReason, ContentType, Frame, Message, Purpose
+from meshwalk.wire.frames import (
+    Channel,
+    CloseReason,
+    ContentType,
+    Frame,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
 from meshwalk.wire.messages import RefusalCode, encode
 from meshwalk.wire.peerid import PeerId
 
-_APPLICATION: Final = Channel.APPLICATION  # a global is found faster than a class's attribute
+# A global is found faster than a class's attribute.
+_APPLICATION: Final = Channel.APPLICATION
+_OVERLAY: Final = Channel.OVERLAY
+_BROADCAST: Final = Channel.BROADCAST
+_MEASURES: Final = (Ping, Pong)
 
 TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
 TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
@@ -129,6 +142,10 @@ class NodeCore:
         """The node accepts connections there."""
         self.own_record.listening(addresses, now)
 
+    def local_host(self, host: str, now: float) -> None:
+        """An address of this machine: a node that listens on every interface listens there."""
+        self.own_record.connected_from(host, now)
+
     def start(self, known: list[BookEntry], now: float) -> list[Effect]:
         """Begin, with the peers that the store kept."""
         self._on_overlay(self.overlay.start(known, now), now)
@@ -158,7 +175,7 @@ class NodeCore:
             found = links.get(link)
             if found is None:
                 break
-            if type(frame) is Message and found.state is LinkState.OPEN:
+            if type(frame) is Message and found.state is OPEN:
                 # The hot path: what `Connections.receive` would do, without its detours.
                 found.heard_at = now
                 found.messages_in += 1
@@ -167,6 +184,8 @@ class NodeCore:
                         self._out.append(delivered)
                 else:
                     self._on_message(found, frame, now)
+            elif found.state is OPEN and type(frame) in _MEASURES:
+                found.receive(frame, now)  # no news, and no deadline comes earlier by it
             else:
                 self._on_link(self.connections.receive(link, frame, now), now)
         return self._flush()
@@ -205,7 +224,8 @@ class NodeCore:
         for machine, what in self.timers.due(now):
             if machine == connections_machine.TIMER:
                 assert isinstance(what, int)
-                self._on_link(self.connections.tick(what, now), now)
+                if (news := self.connections.tick(what, now)) is not None:
+                    self._on_link(news, now)
             elif machine == ordering_machine.TIMER:
                 assert isinstance(what, bytes)
                 self._on_gossip(self.gossip.tick(what, now), None, now)
@@ -365,13 +385,13 @@ class NodeCore:
 
     def _on_message(self, link: Link, message: Message, now: float) -> None:
         channel = message.channel
-        if channel is Channel.BROADCAST:
+        if channel is _BROADCAST:
             assert link.peer is not None
             if link.is_standing:
                 self._on_gossip(self.gossip.receive(link.peer, message.body, now), link, now)
             else:
                 self._close(link, CloseReason.PROTOCOL, "broadcasts are for neighbours", now)
-        elif channel is Channel.OVERLAY:
+        elif channel is _OVERLAY:
             if link.is_open:
                 self._on_overlay(self.overlay.heard(link, message, now), now)
         else:
@@ -392,7 +412,7 @@ class NodeCore:
 
     def _flood(self, flood: Flood, now: float) -> None:
         # One frame for all links: the driver encodes it once.
-        message = Message(self._new_id(), int(now * 1e6), Channel.BROADCAST, flood.body)
+        message = Message(self._new_id(), int(now * 1e6), _BROADCAST, flood.body)
         for neighbour in self.overlay.membership.neighbours.values():
             if neighbour.peer != flood.without:
                 self.connections.send(neighbour.link, message)
@@ -429,7 +449,7 @@ class NodeCore:
         link = self.connections.links.get(say.link)
         if link is not None and link.is_open:
             body = encode(say.body)
-            message = Message(say.id, int(now * 1e6), Channel.OVERLAY, body, say.in_reply_to)
+            message = Message(say.id, int(now * 1e6), _OVERLAY, body, say.in_reply_to)
             self.connections.send(link, message)
 
     def _connect(self, connect: Connect, now: float) -> None:
@@ -472,6 +492,6 @@ class NodeCore:
 
     def _flush(self) -> list[Effect]:
         # The list is shared with the connections, so it is emptied, not replaced.
-        out = list(self._out)
+        out = self._out[:]
         self._out.clear()
         return out

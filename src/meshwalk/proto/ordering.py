@@ -49,7 +49,7 @@ class Ordering:
 
     def arrived(self, delivery: Delivery, epoch: int, size: int, now: float) -> list[Delivery]:
         """What can be handed over, now that this has come."""
-        origin, number = bytes(delivery.origin), delivery.sequence
+        origin, number = delivery.origin, delivery.sequence
         line = self._lines.get(origin)
         if line is None or epoch != line.epoch:
             released = self.forget(origin)
@@ -72,6 +72,8 @@ class Ordering:
                 return self._release(origin, line)
             return []
         line.next += 1
+        if not line.held:
+            return [delivery]
         out = [delivery, *self._next_of(line)]
         if line.held:  # there is progress: the rest of the gap may take as long again
             self._timers.set((TIMER, origin), now + self._config.order_wait_s)

@@ -54,7 +54,7 @@ class OwnRecord:
             seen = Address.parse(text, default_port=None)
         except InvalidAddress:
             return
-        if seen.ip is None or seen.is_unspecified:
+        if seen.is_unspecified or seen.ip is None:
             return  # nobody sees a peer at a name
         host = seen.host
         if peer not in self._witnesses and len(self._witnesses) >= WITNESSES_MAX:

@@ -16,6 +16,8 @@ Key: TypeAlias = tuple[str, Hashable]
 class Timers:
     """A heap of deadlines with lazy removal."""
 
+    __slots__ = ("_current", "_heap", "changes")
+
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Key]] = []
         self._current: dict[Key, int] = {}
@@ -33,7 +35,8 @@ class Timers:
         # Replaced entries stay in the heap until they surface; rebuilt when they outnumber the
         # others, so that memory follows the number of keys.
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._current):
-            self._heap = [entry for entry in self._heap if self._is_current(entry)]
+            current = self._current
+            self._heap = [entry for entry in self._heap if current.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
 
     def cancel(self, key: Key) -> None:
@@ -44,17 +47,17 @@ class Timers:
         """The earliest deadline, or None."""
         heap = self._heap
         while heap:
-            if self._is_current(heap[0]):
-                return heap[0][0]
+            at, change, key = heap[0]
+            if self._current.get(key) == change:
+                return at
             heapq.heappop(heap)
         return None
 
     def due(self, now: float) -> Iterator[Key]:
         """Take out, one by one and earliest first, the keys whose deadline has come."""
-        while (at := self.next()) is not None and at <= now:
-            _, _, key = heapq.heappop(self._heap)
-            del self._current[key]
-            yield key
-
-    def _is_current(self, entry: tuple[float, int, Key]) -> bool:
-        return self._current.get(entry[2]) == entry[1]
+        current = self._current
+        while self._heap and self._heap[0][0] <= now:
+            _, change, key = heapq.heappop(self._heap)
+            if current.get(key) == change:
+                del current[key]
+                yield key

@@ -57,6 +57,8 @@ class Conditions:
         """Increases with every change: what could not cross may be able to now."""
         self.blocks_anything = False
         """Whether there is a pair of hosts for which `can_cross` might be false."""
+        self.is_plain = True
+        """Whether `arrival_s` is the latency alone, which a caller may then draw by itself."""
         self._rng = rng
         self._latency_at_rest = latency
         self._set_latency(latency)
@@ -68,7 +70,6 @@ class Conditions:
         self._free_at: dict[Scope, float] = {}  # when the queue of a limited path is empty again
         self._clogged: dict[Scope, None] = {}
         self._side_of: Callable[[str], object] | None = None
-        self.is_plain = True
 
     # What the world asks.
 
@@ -88,7 +89,7 @@ class Conditions:
         None when it was lost six times: the pipe is broken. Bandwidth is taken up by the call, so
         ask once for each frame, in the order of sending.
         """
-        delay_s = self._delay_s(from_host, to_host, self._rng)
+        delay_s = self._draw_delay_s(from_host, to_host, self._rng)
         if self.is_plain:
             return now + delay_s
         delay_s += self._extra_s(from_host, to_host)
@@ -103,18 +104,20 @@ class Conditions:
         The next is due 1, 3 and 7 seconds after the first (RFC 6298 sections 2.1 and 5.5); after
         the fourth nothing more comes. A dial competes for no bandwidth.
         """
-        delay_s = self._delay_s(from_host, to_host, self._rng)
-        if not self.is_plain:
-            delay_s += self._extra_s(from_host, to_host)
         if (
             self.can_cross(from_host, to_host)
             and self.can_cross(to_host, from_host)
             and (self.is_plain or not self._loses_dial(from_host, to_host))
         ):
-            return DialOutcome(arrives_at=now + delay_s)
+            return DialOutcome(arrives_at=now + self.delay_s(from_host, to_host))
         if tries >= DIAL_TRIES_MAX:
             return DialOutcome()
         return DialOutcome(try_again_at=now + DIAL_RETRY_S * 2 ** (tries - 1))
+
+    def delay_s(self, from_host: str, to_host: str) -> float:
+        """How long one crossing takes that is neither lost nor queued, as those of a handshake."""
+        delay_s = self._draw_delay_s(from_host, to_host, self._rng)
+        return delay_s if self.is_plain else delay_s + self._extra_s(from_host, to_host)
 
     def backlog_s(self, now: float, from_host: str, to_host: str) -> float:
         """How long a frame sent now would wait before its first byte leaves.
@@ -283,7 +286,7 @@ class Conditions:
 
     def _set_latency(self, latency: Latency) -> None:
         self._latency = latency
-        self._delay_s = latency.delay_s  # bound once: it is called for each frame
+        self._draw_delay_s = latency.delay_s  # bound once: it is called for each frame
 
     def _changed(self) -> None:
         self.version += 1

@@ -6,7 +6,6 @@ timer. The wire and other nodes are the world's.
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Final
 
 from meshwalk.config import Config
@@ -90,6 +89,8 @@ class SimNode:
         self.stored: dict[PeerId, SavePeer] = {}
         """The address book as a store would have it."""
         self._armed = NEVER
+        self._arming = 0
+        """How often the timer was set: only the last setting counts, in whichever life."""
         self._timers_seen = -1
         self._slept_s = 0.0
         self._asleep_since = 0.0
@@ -113,13 +114,13 @@ class SimNode:
 
     # Its life; the world calls these.
 
-    def start(self, rng: Random) -> None:
+    def start(self, seed: int) -> None:
         """Run from here on, with the peers that its store kept."""
         self.life += 1
         self.is_up, self.has_vanished, self.is_asleep = True, False, False
         self._armed = NEVER
         now, unix_offset_s = self.time(), UNIX_START_S + self._slept_s
-        self.core = self.world.make_core(self, rng, now, unix_offset_s)
+        self.core = self.world.make_core(self, seed, now, unix_offset_s)
         self._timers_seen = -1
         self.core.listening((self.address,) if self.listens else (), now)
         known = [restored(saved, unix_offset_s) for saved in self.stored.values()]
@@ -179,13 +180,15 @@ class SimNode:
         at = timers.next()
         if at is not None and at < self._armed:
             self._armed = at
-            self.world.timeline.add(at + self._slept_s, self._tick, self.life)
+            self._arming += 1
+            self.world.timeline.add(at + self._slept_s, self._tick, self._arming)
 
-    def _tick(self, life: int) -> None:
-        if life != self.life or not self.is_up or self.is_asleep:
-            return  # of an earlier life; or it will be armed again when it wakes
-        self._armed = NEVER
-        self.do(self.core.tick(self.time()))
+    def _tick(self, arming: int) -> None:
+        if arming != self._arming or not self.is_up or self.is_asleep:
+            return  # set anew meanwhile; or it will be when it wakes
+        # Not before the time it was set for, as the rounding of a clock that stood still has it.
+        now, self._armed = max(self.time(), self._armed), NEVER
+        self.do(self.core.tick(now))
         self.arm()
 
     def _send(self, send: Send) -> None:

@@ -15,7 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from meshwalk.config import Config
 from meshwalk.errors import LocalError
@@ -61,8 +61,8 @@ class Admits(Protocol):
         """Which host and port within a connection comes in to; None when it is dropped."""
 
 
-MakeCore = Callable[[SimNode, Random, float, float], NodeCore]
-"""Makes the machines of a node: (node, its chance, its time, Unix time minus that)."""
+MakeCore: TypeAlias = Callable[[SimNode, int, float, float], NodeCore]
+"""Makes the machines of a node: (node, the seed of its chance, its time, Unix time minus that)."""
 
 
 class World:
@@ -102,7 +102,8 @@ class World:
         self._events_max = events_max
         self._listeners: dict[Address, SimNode] = {}
         self._nats: dict[str, Admits] = {}
-        self._behind: dict[str, Admits] = {}
+        self.behind_nat: dict[str, Admits] = {}
+        """The NAT in front of a host, if there is one."""
         self._ports = 40_000
         self._last: tuple[object, bytes] = (None, b"")
 
@@ -131,11 +132,11 @@ class World:
         node = SimNode(self, host, DEFAULT_PORT, CheapSignatures(peer_id), config or Config())
         node.listens, node.is_firewalled, node.behaviour = listens, is_firewalled, behaviour
         if nat is not None:
-            self._behind[host] = nat
+            self.behind_nat[host] = nat
             self._nats[nat.external_host] = nat
         self.nodes.append(node)
         self._listeners[node.address] = node
-        node.start(Random(self.rng.getrandbits(64)))
+        node.start(self.rng.getrandbits(64))
         return node
 
     def grow(self, count: int, config: Config | None = None, spacing_s: float = 0.05) -> None:
@@ -147,11 +148,11 @@ class World:
             if spacing_s:
                 self.run(spacing_s)
 
-    def make_core(self, node: SimNode, rng: Random, now: float, unix_offset_s: float) -> NodeCore:
+    def make_core(self, node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
         """The machines of a node that starts."""
         if self._make_core is not None:
-            return self._make_core(node, rng, now, unix_offset_s)
-        return NodeCore(node.signatures, node.config, rng, now, unix_offset_s)
+            return self._make_core(node, seed, now, unix_offset_s)
+        return NodeCore(node.signatures, node.config, Random(seed), now, unix_offset_s)
 
     @property
     def up(self) -> list[SimNode]:
@@ -180,7 +181,11 @@ class World:
         assert not node.is_up, "crash it first"
         if loses_store:
             node.stored.clear()
-        node.start(Random(self.rng.getrandbits(64)))
+        node.start(self.rng.getrandbits(64))
+
+    def sleep(self, node: SimNode, *, clock_stops: bool = True) -> None:
+        """The machine is suspended; or, with its clock going on, only the process is stopped."""
+        node.sleep(clock_stops=clock_stops)
 
     def changed(self) -> None:
         """Call after a change of `conditions`: what waited goes on where the way is free again."""
@@ -299,7 +304,7 @@ class World:
     def leaves(self, node: SimNode, to: Address) -> Address | None:
         """Where a connection that a node makes is seen to come from; None when its NAT is full."""
         self._ports = 40_000 + (self._ports + 1) % 20_000
-        nat = self._behind.get(node.host)
+        nat = self.behind_nat.get(node.host)
         if nat is None:
             return Address(node.host, self._ports)
         seen = nat.outbound(node.host, self._ports, to.host, to.port, self.now)
@@ -317,4 +322,4 @@ class World:
 
     def delay_s(self, sender: SimNode, receiver: SimNode) -> float:
         """How long one crossing takes."""
-        return self.conditions.latency.delay_s(sender.host, receiver.host, self.rng)
+        return self.conditions.delay_s(sender.host, receiver.host)

@@ -26,6 +26,8 @@ NETWORK_NAME_BYTES_MAX = 200  # guess; it is only an input to a key derivation
 PORT_MAX = 65535  # RFC 9293 section 3.1: 16 bits
 
 _BLANKS = " \t\r\n"  # what copying adds; not every control character that Unicode calls a space
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")  # as `ipaddress` writes it; ten times as quick
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 # The system's resolver reads 127.1, 0x7f.1, 2130706433 and 0 as IPv4 addresses, so that "0:80"
 # would be this machine and not look like it. WHATWG URL, "ends in a number checker".
@@ -34,7 +36,7 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,32}")  # names of interfaces; `ipaddress` 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
-class Address(msgspec.Struct, frozen=True, order=True):
+class Address(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place where a node listens: a host name or IP address, and a TCP port."""
 
     host: str
@@ -69,6 +71,8 @@ class Address(msgspec.Struct, frozen=True, order=True):
     @property
     def is_unspecified(self) -> bool:
         """Whether the host stands for every interface (`0.0.0.0`, `::`): not to be dialled."""
+        if not self.host.startswith(("0", ":")):
+            return False  # nearly always; reading an address takes 4 µs
         address = self.ip
         return address is not None and address.is_unspecified
 
@@ -106,6 +110,8 @@ def _split(rest: str, text: str) -> tuple[str, str]:
 
 
 def _checked_host(host: str, text: str) -> str:
+    if _IPV4.fullmatch(host):
+        return host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -123,8 +123,10 @@ _Body = TypeVar("_Body")
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _overlay: Final[msgspec.msgpack.Decoder[OverlayMessage]] = msgspec.msgpack.Decoder(OverlayMessage)
-_broadcast: Final = msgspec.msgpack.Decoder(Broadcast)
+_read_broadcast: Final = msgspec.msgpack.Decoder(Broadcast).decode
 _refusal: Final = msgspec.msgpack.Decoder(Refusal)
+# Deeply nested input makes msgspec raise RecursionError rather than DecodeError.
+_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 def encode(body: OverlayMessage | Broadcast | Refusal) -> bytes:
@@ -139,7 +141,10 @@ def decode_overlay(body: bytes) -> OverlayMessage:
 
 def decode_broadcast(body: bytes) -> Broadcast:
     """Read the body of a broadcast. Raises `MalformedFrame`."""
-    return _decode(_broadcast, body)
+    try:  # as `_decode`, without its call: most frames of a busy network are copies of broadcasts
+        return _read_broadcast(body)
+    except _UNREADABLE as error:
+        raise MalformedFrame(f"unreadable body: {error}") from None
 
 
 def decode_refusal(body: bytes) -> Refusal:
@@ -150,6 +155,5 @@ def decode_refusal(body: bytes) -> Refusal:
 def _decode(decoder: msgspec.msgpack.Decoder[_Body], body: bytes) -> _Body:
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        # Deeply nested input makes msgspec raise RecursionError rather than DecodeError.
+    except _UNREADABLE as error:
         raise MalformedFrame(f"unreadable body: {error}") from None

@@ -9,6 +9,7 @@ and never re-encoded, so that two encoders need not agree. No keys here.
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -22,6 +23,10 @@ from meshwalk.wire.peerid import PeerId
 RECORD_ADDRESSES_MAX: Final = 8  # guess: as many as an invite carries
 RECORD_BYTES_MAX: Final = 4096  # guess: eight addresses of 262 characters, key, signature, and room
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
+# A record passes a node many times: it is read at each hop of each walk. What was read out of it is
+# remembered, and shared by all nodes of a process.
+RECORDS_REMEMBERED_MAX: Final = 1024  # guess: walks under way at once; 20 MB if all are the longest
+PEER_IDS_REMEMBERED_MAX: Final = 4096  # guess: four full address books; 1 MB
 
 
 class Domain(enum.Enum):
@@ -36,7 +41,7 @@ def bytes_to_sign(domain: Domain, network_id: bytes, payload: bytes) -> bytes:
     return domain.value + network_id + payload
 
 
-class PeerRecord(msgspec.Struct, frozen=True, array_like=True):
+class PeerRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a peer says it listens. Newer sequence numbers replace older ones."""
 
     peer: Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -47,25 +52,45 @@ class PeerRecord(msgspec.Struct, frozen=True, array_like=True):
     @property
     def peer_id(self) -> PeerId:
         """The peer that the record speaks of."""
-        return PeerId(self.peer)
+        return peer_id_of(self.peer)
 
     def parsed_addresses(self) -> tuple[Address, ...]:
         """The addresses that can be read and dialled, in the peer's own order.
 
         One with a zone (`fe80::1%eth0`) is left out: it names an interface of the peer's machine.
         """
-        found: list[Address] = []
-        for text in self.addresses:
-            try:
-                address = Address.parse(text, default_port=None)
-            except InvalidAddress:
-                continue
-            if address.port and not address.is_unspecified and "%" not in address.host:
-                found.append(address)
-        return tuple(found)
+        return _parsed(tuple(self.addresses))
+
+    def addresses_at(self, host: str) -> tuple[Address, ...]:
+        """Those of `parsed_addresses` that have this host."""
+        return _parsed_at(tuple(self.addresses), host)
 
 
-class Signed(msgspec.Struct, frozen=True, array_like=True):
+@lru_cache(PEER_IDS_REMEMBERED_MAX)
+def peer_id_of(key: bytes) -> PeerId:
+    """The PeerId of a key in a record, one object for all records. Raises `InvalidPeerId`."""
+    return PeerId(key)
+
+
+@lru_cache(RECORDS_REMEMBERED_MAX)
+def _parsed(texts: tuple[str, ...]) -> tuple[Address, ...]:
+    found: list[Address] = []
+    for text in texts:
+        try:
+            address = Address.parse(text, default_port=None)
+        except InvalidAddress:
+            continue
+        if address.port and not address.is_unspecified and "%" not in address.host:
+            found.append(address)
+    return tuple(found)
+
+
+@lru_cache(RECORDS_REMEMBERED_MAX)
+def _parsed_at(texts: tuple[str, ...], host: str) -> tuple[Address, ...]:
+    return tuple(address for address in _parsed(texts) if address.host == host)
+
+
+class Signed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A payload and its signature, as one blob in a frame or in the store."""
 
     payload: bytes
@@ -92,7 +117,8 @@ _Record = TypeVar("_Record")
 _encoder: Final = msgspec.msgpack.Encoder()
 _signed: Final = msgspec.msgpack.Decoder(Signed)
 _peer_record: Final = msgspec.msgpack.Decoder(PeerRecord)
-_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload)
+_read_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 def encode(record: PeerRecord | BroadcastPayload | Signed) -> bytes:
@@ -100,6 +126,13 @@ def encode(record: PeerRecord | BroadcastPayload | Signed) -> bytes:
     return _encoder.encode(record)
 
 
+@lru_cache(RECORDS_REMEMBERED_MAX)
+def shared(blob: bytes) -> bytes:
+    """The same bytes: one object for the address books of all nodes of a process."""
+    return blob
+
+
+@lru_cache(RECORDS_REMEMBERED_MAX)
 def decode_signed(blob: bytes) -> Signed:
     """Split a blob into payload and signature. Raises `InvalidRecord`."""
     if len(blob) > RECORD_BYTES_MAX:
@@ -107,6 +140,7 @@ def decode_signed(blob: bytes) -> Signed:
     return _decode(_signed, blob)
 
 
+@lru_cache(RECORDS_REMEMBERED_MAX)
 def decode_peer_record(payload: bytes) -> PeerRecord:
     """Read a peer record whose signature has yet to be checked. Raises `InvalidRecord`."""
     return _decode(_peer_record, payload)
@@ -114,11 +148,14 @@ def decode_peer_record(payload: bytes) -> PeerRecord:
 
 def decode_broadcast_payload(payload: bytes) -> BroadcastPayload:
     """Read a broadcast whose signature has yet to be checked. Raises `InvalidRecord`."""
-    return _decode(_broadcast, payload)
+    try:  # as `_decode`, without its call: most frames of a busy network are copies of broadcasts
+        return _read_broadcast(payload)
+    except _UNREADABLE as error:
+        raise InvalidRecord(f"unreadable record: {error}") from None
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[_Record], blob: bytes) -> _Record:
     try:
         return decoder.decode(blob)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise InvalidRecord(f"unreadable record: {error}") from None

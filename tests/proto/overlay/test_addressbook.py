@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from meshwalk.config import OverlayConfig
+from meshwalk.errors import InvalidRecord
 from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
 from meshwalk.wire.address import Address
-from meshwalk.wire.records import PeerRecord
-from virtual import UNIX_OFFSET_S
+from meshwalk.wire.records import Domain, PeerRecord
+from virtual import UNIX_OFFSET_S, CheapSignatures
 
-from .bench import peer_of
+from .bench import peer_of, record_of
 
 HERE = Address("10.0.0.1", 1)
 
@@ -37,6 +40,32 @@ def test_old_records_change_nothing() -> None:
     assert table.entries[peer_of(1)].addresses == (Address("10.0.0.1", 5),)
     heard(table, 1, sequence=6, port=6)
     assert table.entries[peer_of(1)].addresses == (Address("10.0.0.1", 6),)
+
+
+class CountingSignatures(CheapSignatures):
+    """Notes how often a signature was checked."""
+
+    checked = 0
+
+    def verify(self, domain: Domain, peer: bytes, signature: bytes, payload: bytes) -> bool:
+        self.checked += 1
+        return super().verify(domain, peer, signature, payload)
+
+
+def test_only_a_record_that_is_known_is_not_verified() -> None:
+    table, signatures = book(), CountingSignatures(peer_of(0))
+    blob, newer = record_of(1), record_of(1, sequence=2)
+    for _ in range(2):
+        record = table.open(blob, signatures)
+    assert signatures.checked == 2, "reading a record makes it no more trusted"
+    table.heard(record, blob, (HERE,), "walk", 0.0)
+    assert table.open(bytes(bytearray(blob)), signatures) == record
+    assert signatures.checked == 2
+    assert table.open(newer, signatures).sequence == 2
+    assert signatures.checked == 3
+    for forged in (record_of(1, sequence=3, signer=2), record_of(1, signer=2)):
+        with pytest.raises(InvalidRecord):
+            table.open(forged, signatures)
 
 
 def test_never_oneself_and_never_nowhere() -> None:

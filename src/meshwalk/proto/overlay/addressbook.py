@@ -11,18 +11,19 @@ from random import Random
 import msgspec
 
 from meshwalk.config import OverlayConfig
+from meshwalk.identity.keys import Signatures, open_record
 from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.records import PeerRecord
+from meshwalk.wire.records import PeerRecord, decode_peer_record, decode_signed, shared
 
 
-class BookEntry(msgspec.Struct):
+class BookEntry(msgspec.Struct, gc=False):
     """What is known of one peer."""
 
     peer: PeerId
     blob: bytes
-    """Its signed record as received."""
+    """Its signed record as received; its signature holds."""
     sequence: int
     addresses: tuple[Address, ...]
     met: str
@@ -68,6 +69,17 @@ class AddressBook:
         if entry.peer != self._me and len(self.entries) < self._config.book_max:
             self.entries[entry.peer] = entry
 
+    def open(self, blob: bytes, signatures: Signatures) -> PeerRecord:
+        """Read a signed record, as `open_record` does; raises `InvalidRecord`.
+
+        A walk brings the same record again and again: one that the book has is not verified anew.
+        """
+        record = decode_peer_record(decode_signed(blob).payload)
+        known = self.entries.get(record.peer_id)
+        if known is not None and known.blob == blob:
+            return record
+        return open_record(blob, signatures)
+
     def heard(
         self,
         record: PeerRecord,
@@ -85,12 +97,12 @@ class AddressBook:
             if not addresses:
                 return []
             made_room = self._make_room()
-            entry = BookEntry(peer, blob, record.sequence, addresses, met, now)
+            entry = BookEntry(peer, shared(blob), record.sequence, addresses, met, now)
             self.entries[peer] = entry
             return [*made_room, self._saved(entry)]
         if record.sequence <= entry.sequence:
             return []
-        entry.blob, entry.sequence = blob, record.sequence
+        entry.blob, entry.sequence = shared(blob), record.sequence
         if addresses:
             entry.addresses = addresses
         return [self._saved(entry)]
@@ -139,10 +151,19 @@ class AddressBook:
         ready.sort(key=lambda e: (e.failures, e.tried_at, not e.verified, -e.last_seen))
         return ready
 
+    def tried(self, peer: PeerId, now: float) -> None:
+        """It is dialled, or has been reached by an address that was not from here."""
+        entry = self.entries.get(peer)
+        if entry is not None:
+            entry.tried_at = now
+
     def has_untried(self, now: float) -> bool:
         """Whether somebody may be tried now who has not been, in this run."""
         untried = float("-inf")
-        return any(e.tried_at == untried and e.next_try_at <= now for e in self.entries.values())
+        return any(
+            e.tried_at == untried and e.next_try_at <= now and e.to_try(1)
+            for e in self.entries.values()
+        )
 
     def next_try_at(self) -> float | None:
         """When the next entry that waits may be tried again."""

@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
-from meshwalk.identity.keys import Signatures, open_record
+from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Link
 from meshwalk.proto.overlay.addressbook import AddressBook
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say
@@ -90,6 +90,8 @@ class Carrier:
         self._rates: dict[int, TokenBucket] = {}
         self._dial_backs = TokenBucket(config.dial_backs_per_s, config.dial_backs_burst)
         self._paused: dict[Address, float] = {}
+        self._nothing_before = float("inf")
+        """Until then nothing of what waits here expires; `expire` is due at that time."""
 
     # Inputs.
 
@@ -101,7 +103,7 @@ class Carrier:
             self._answer(link, id, JoinOutcome.BUSY)
             return
         try:
-            record = open_record(request.record, self._signatures)
+            record = self._book.open(request.record, self._signatures)
         except InvalidRecord as error:
             self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
             return
@@ -112,7 +114,7 @@ class Carrier:
             self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, text))
             return
         request = self._bounded(link, request, record if is_first_hop else None)
-        believed = _believed(record, request.reach)
+        believed = record.addresses_at(request.reach)
         self._out += self._book.heard(record, request.record, believed, "walk", now)
         self._decide(link, id, request, record.peer_id, believed, now)
 
@@ -135,11 +137,11 @@ class Carrier:
             self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
             return
         try:
-            record = open_record(request.record, self._signatures)
+            record = self._book.open(request.record, self._signatures)
         except InvalidRecord as error:
             self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
             return
-        addresses = self._to_dial(_believed(record, request.reach), now)
+        addresses = self._to_dial(record.addresses_at(request.reach), now)
         is_splitting = any(a.gives_up is link for a in self.acceptances.values())
         if is_splitting or not addresses or self._membership.knows(record.peer_id):
             self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
@@ -235,8 +237,9 @@ class Carrier:
 
     def expire(self, now: float) -> None:
         """Forget what nobody waits for any more, and tell whoever waits too long."""
-        membership = self._membership
-        membership.expire_places(now)
+        if now < self._nothing_before:
+            return
+        self._membership.expire_places(now)
         # Insertion order is the order of expiry, since all live equally long.
         while self.carried and (first := next(iter(self.carried))):
             if self.carried[first].expires_at > now:
@@ -255,7 +258,7 @@ class Carrier:
             else:
                 self._have_it_dial(acceptance, now)
             acceptance.impatient_at = None
-        self._arm()
+        self._arm_anew()
 
     def stop(self) -> None:
         """The node is stopping: nobody is taken any more."""
@@ -264,6 +267,7 @@ class Carrier:
         self.splits.clear()
         self._rates.clear()
         self._membership.places.clear()
+        self._nothing_before = float("inf")
         self._timers.cancel(EXPIRY)
 
     # Decisions.
@@ -277,7 +281,7 @@ class Carrier:
             forced = min(request.forced_hops, config.forced_hops)
             return JoinRequest(request.record, request.token, request.reach, forced, hops)
         host = link.remote.host
-        reach = host if any(a.host == host for a in own.parsed_addresses()) else ""
+        reach = host if own.addresses_at(host) else ""
         return JoinRequest(
             request.record, request.token, reach, config.forced_hops, config.walk_hops
         )
@@ -342,7 +346,7 @@ class Carrier:
         new_id = self._new_id()
         expires_at = now + 2 * self._config.walk_timeout_s
         self.carried[new_id] = WayBack(link, id, onward.number, expires_at)
-        self._arm()
+        self._arm(expires_at)
         self._out.append(Say(onward.number, new_id, step))
 
     def _make_room(
@@ -391,7 +395,7 @@ class Carrier:
         split.link, split.asked_at = neighbour.link.number, now
         id = self._new_id()
         self.splits[id] = split
-        self._arm()
+        self._arm(split.expires_at)
         self._out.append(Say(neighbour.link.number, id, split.request))
 
     def _have_it_dial(self, acceptance: Acceptance, now: float) -> None:
@@ -409,7 +413,13 @@ class Carrier:
     def _patience_s(self) -> float:
         return PATIENCE * self._config.walk_timeout_s
 
-    def _arm(self) -> None:
+    def _arm(self, at: float) -> None:
+        """Have `expire` called at that time at the latest. What it is for may be gone by then."""
+        if at < self._nothing_before:
+            self._nothing_before = at
+            self._timers.set(EXPIRY, at)
+
+    def _arm_anew(self) -> None:
         """Have `expire` called when the first of all that waits here expires."""
         times = [way.expires_at for way in itertools.islice(self.carried.values(), 1)]
         times += [split.expires_at for split in self.splits.values()]
@@ -419,15 +429,14 @@ class Carrier:
             for acceptance in self.acceptances.values()
             if acceptance.impatient_at is not None
         ]
+        self._nothing_before = float("inf")
         if times:
-            self._timers.set(EXPIRY, min(times))
-        else:
-            self._timers.cancel(EXPIRY)
+            self._arm(min(times))
 
     def _promise(self, origin: PeerId, token: bytes, now: float, *, replaces: bool = False) -> None:
         place = Place(origin, now + self._config.place_timeout_s, replaces)
         self._membership.promise(token, place)
-        self._arm()
+        self._arm(place.expires_at)
 
     def _dial(self, acceptance: Acceptance, now: float) -> None:
         acceptance.dialled = acceptance.addresses.pop(0)
@@ -435,7 +444,7 @@ class Carrier:
             acceptance.impatient_at = now + self._patience_s
         attempt = self._new_id()
         self.acceptances[attempt] = acceptance
-        self._arm()
+        self._arm(acceptance.impatient_at)
         self._out.append(
             Connect(
                 attempt, acceptance.dialled, acceptance.origin, acceptance.purpose, acceptance.token
@@ -468,8 +477,3 @@ class Carrier:
             bucket = TokenBucket(config.walks_per_link_per_s, config.walks_per_link_burst)
             self._rates[link.number] = bucket
         return bucket
-
-
-def _believed(record: PeerRecord, reach: str) -> tuple[Address, ...]:
-    """Those addresses of a record that its origin was seen at."""
-    return tuple(a for a in record.parsed_addresses() if a.host == reach)

@@ -14,7 +14,7 @@ import msgspec
 from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord, MalformedFrame
 from meshwalk.events import Alone, Joined, NeighbourDown, NeighbourUp
-from meshwalk.identity.keys import Signatures, open_record
+from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Ended, Link
 from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
 from meshwalk.proto.overlay.carrier import Carrier
@@ -331,8 +331,7 @@ class Overlay:
             link.record = b""  # or we would pass it on, and be blamed for it
         else:
             # Behind the host we see it at, a peer may name any port, but no other host.
-            host = link.remote.host
-            believed = tuple(a for a in record.parsed_addresses() if a.host == host)
+            believed = record.addresses_at(link.remote.host)
             self._out += self.book.heard(record, link.record, believed, "link", now)
         dialled = link.remote if link.outbound else None
         self._out += self.book.worked(peer, dialled, None, now)
@@ -340,7 +339,7 @@ class Overlay:
     def _genuine(self, blob: bytes, peer: PeerId) -> PeerRecord | None:
         """The record in a blob if `peer` signed it for this network."""
         try:
-            record = open_record(blob, self._signatures)
+            record = self.book.open(blob, self._signatures)
         except InvalidRecord:
             return None
         return record if record.peer == peer else None
@@ -351,7 +350,7 @@ class Overlay:
         self._acquainted.add(link.number)
         for blob in body.records[: self._config.acquaintances_max]:
             try:
-                record = open_record(blob, self._signatures)
+                record = self.book.open(blob, self._signatures)
             except InvalidRecord as error:
                 self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
                 return

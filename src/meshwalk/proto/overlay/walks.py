@@ -18,7 +18,7 @@ import msgspec
 from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
 from meshwalk.events import EntryFailed
-from meshwalk.identity.keys import Signatures, open_record
+from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Ended, Link
 from meshwalk.proto.overlay.addressbook import AddressBook
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
@@ -134,10 +134,11 @@ class Walks:
         wanted = (missing + 1) // 2 - len(self.walks)
         if wanted <= 0:
             # A fragment that lacks nothing is joined to another by naming one of that as an entry.
-            if not self._membership.is_full:
-                self._dial_all(
-                    [Source(e, None, [e.address], e.address) for e in self._fresh()], now
-                )
+            fresh = [] if self._membership.is_full else self._fresh()
+            if fresh and now < self._not_before:
+                self._timers.set(REFILL, self._not_before)
+            else:
+                self._dial_all([Source(e, None, [e.address], e.address) for e in fresh], now)
             return
         if now < self._not_before:
             self._timers.set(REFILL, self._not_before)
@@ -208,6 +209,8 @@ class Walks:
         is_new_entry = what.entry is not None and what.entry.peer is None
         if what.entry is not None:
             what.entry.failures, what.entry.peer = 0, link.peer
+        if link.peer is not None:
+            self._book.tried(link.peer, now)
         if self._membership.missing or (is_new_entry and not self._membership.is_full):
             wanted = max(1, (self._membership.missing + 1) // 2 - len(self.walks))
             for _ in range(wanted):
@@ -229,7 +232,8 @@ class Walks:
             self._end(what.walk)
             self._failed(now)
         elif not was_dialled:
-            pass  # no fault of theirs
+            # No fault of theirs: too many dials are under way, and those must end first.
+            self._not_before = max(self._not_before, now + self._pause(1))
         elif what.entry is not None:
             self._entry_failed(what.entry, ended, is_myself=is_myself, now=now)
         elif what.peer is not None:
@@ -318,8 +322,9 @@ class Walks:
 
     def _dial_all(self, sources: list[Source], now: float) -> None:
         for source in sources[: self._config.book_dials]:
-            if source.peer is not None:
-                self._book.entries[source.peer].tried_at = now
+            peer = source.entry.peer if source.entry is not None else source.peer
+            if peer is not None:
+                self._book.tried(peer, now)
             self._dial(source, now)
 
     def _dial(self, what: Source | Promised, now: float) -> None:
@@ -336,7 +341,7 @@ class Walks:
 
     def _dial_acceptor(self, walk: Walk, reply: JoinReply, now: float) -> None:
         try:
-            record = open_record(reply.record, self._signatures)
+            record = self._book.open(reply.record, self._signatures)
         except InvalidRecord:
             record = None
         limit = self._config.addresses_per_peer_max

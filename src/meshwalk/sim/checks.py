@@ -1,0 +1,204 @@
+"""Truths that must hold whatever happens, and truths that must hold once the trouble is over.
+
+They read only. During a run `Checks` hears what the nodes tell their applications; after it `calm`
+looks at every node. What is wrong is a `Finding`; nothing is raised, so that one run tells all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from meshwalk.events import Delivery, NeighbourUp
+from meshwalk.proto.effects import Answered, Ask, Effect, Happened, Unanswered
+from meshwalk.sim.node import Observer, SimNode
+from meshwalk.sim.world import World
+from meshwalk.wire.peerid import PeerId
+
+FINDINGS_MAX: Final = 100  # guess: more of the same tells nothing
+TIMERS_BESIDE_LINKS: Final = 4  # the overlay's: walks, carrier, a retry, and one spare
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that must not be."""
+
+    at: float
+    """Virtual time in seconds."""
+    host: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:10.3f} s  {self.host or 'network':<12} {self.text}"
+
+
+class Checks(Observer):
+    """Hears all that nodes tell their applications. Give it to the `World` as its observer.
+
+    Applications tell it what they send: `broadcast`, `sent` and `asked`. Each body is used once.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.delivered_count = 0
+        self.world: World
+        self._broadcasts: dict[bytes, PeerId] = {}
+        self._directs: dict[bytes, tuple[PeerId, PeerId]] = {}
+        self._requests: dict[tuple[str, int, int], bytes] = {}
+        """Own requests that have not ended, by host, life and id: the reply that is expected."""
+        self._seen: dict[tuple[str, int], set[bytes]] = {}
+        self._last: dict[tuple[str, int, PeerId], tuple[bytes, int]] = {}
+        self._when_asked: Callable[[SimNode, Ask], None] | None = None
+
+    def when_asked(self, answer: Callable[[SimNode, Ask], None]) -> None:
+        """Have this called with each request that reaches an application."""
+        self._when_asked = answer
+
+    def has_heard(self, node: SimNode, body: bytes) -> bool:
+        """Whether the node, in its present life, has had this or sent it."""
+        seen = self._seen.get((node.host, node.life), ())
+        return body in seen or self._broadcasts.get(body) == node.id
+
+    def found(self, node: SimNode | None, text: str) -> None:
+        """Note something that is wrong."""
+        if len(self.findings) < FINDINGS_MAX:
+            host = node.host if node is not None else ""
+            self.findings.append(Finding(self.world.now, host, text))
+
+    # What applications do.
+
+    def broadcast(self, node: SimNode, body: bytes) -> None:
+        """A node is about to send this to everyone."""
+        self._broadcasts[body] = node.id
+
+    def sent(self, node: SimNode, to: PeerId, body: bytes) -> None:
+        """A node is about to send this to a neighbour."""
+        self._directs[body] = (node.id, to)
+
+    def asked(self, node: SimNode, request: int, reply: bytes) -> None:
+        """A node has asked a neighbour, who answers with this if it does."""
+        self._requests[node.host, node.life, request] = reply
+
+    # As Observer.
+
+    def delivered(self, node: SimNode, delivery: Delivery) -> None:
+        self.delivered_count += 1
+        body = delivery.body
+        seen = self._seen.setdefault((node.host, node.life), set())
+        if body in seen:
+            self.found(node, f"delivered twice: {_start(body)}")
+        seen.add(body)
+        if delivery.is_broadcast:
+            self._check_broadcast(node, delivery)
+        elif self._directs.get(body) != (delivery.origin, node.id):
+            self.found(node, f"a message that nobody sent here so: {_start(body)}")
+
+    def told(self, node: SimNode, effect: Effect) -> None:
+        if type(effect) is Answered:
+            expected = self._requests.pop((node.host, node.life, effect.request), None)
+            if expected is None:
+                self.found(node, f"an answer to nothing, or the second: {_start(effect.body)}")
+            elif expected != effect.body:
+                self.found(node, f"another answer than was given: {_start(effect.body)}")
+        elif type(effect) is Unanswered:
+            if self._requests.pop((node.host, node.life, effect.request), None) is None:
+                self.found(node, "a request has ended twice")
+        elif type(effect) is Ask:
+            if self._when_asked is not None:
+                self._when_asked(node, effect)
+        elif type(effect) is Happened and type(effect.event) is NeighbourUp:
+            self._check_degree(node)
+
+    def crashed(self, node: SimNode) -> None:
+        """Its requests have ended with it."""
+        for key in [key for key in self._requests if key[0] == node.host]:
+            del self._requests[key]
+
+    # During a run.
+
+    def _check_broadcast(self, node: SimNode, delivery: Delivery) -> None:
+        body = delivery.body
+        if self._broadcasts.get(body) != delivery.origin:
+            self.found(node, f"a broadcast that nobody sent: {_start(body)}")
+        # The first part of a body names its sender's life, within which the numbers grow.
+        run = body.split(b" ", 1)[0]
+        key = (node.host, node.life, delivery.origin)
+        last_run, last = self._last.get(key, (run, 0))
+        if last_run == run and delivery.sequence <= last:
+            self.found(node, f"number {delivery.sequence} of a sender came after {last}")
+        self._last[key] = (run, delivery.sequence)
+
+    def _check_degree(self, node: SimNode) -> None:
+        links, limit = len(node.neighbours), node.config.overlay.links_max
+        if links > limit:
+            self.found(node, f"{links} neighbours, and {limit} are allowed")
+        total, limit = len(node.core.connections.links), node.config.connections.total_max
+        if total > limit:
+            self.found(node, f"{total} connections, and {limit} are allowed")
+
+    # After a run.
+
+    def calm(self, honest: Iterable[SimNode]) -> None:
+        """Everything must have come to rest: nothing waits or is held, and nobody is one-sided."""
+        nodes = list(honest)
+        by_id = {node.id: node for node in nodes}
+        for node in nodes:
+            self._check_rest(node)
+            for peer in node.neighbours:
+                other = by_id.get(peer)
+                if other is not None and node.id not in other.core.overlay.membership.neighbours:
+                    self.found(node, f"links with {other.host}, which does not know of it")
+        for host, life, request in self._requests:
+            self.found(None, f"request {request} of {host} in life {life} has never ended")
+
+    def _check_rest(self, node: SimNode) -> None:
+        core = node.core
+        statistics = core.statistics()
+        overlay = statistics.overlay
+        neighbours = len(node.neighbours)
+        rest = {
+            "walks of its own": overlay.own_walks_under_way,
+            "walks of others": overlay.walks_carried,
+            "promised places": overlay.places_promised,
+            "half-open links": statistics.half_open,
+            "requests": statistics.requests_waiting,
+            "requests of others": statistics.requests_served,
+            "broadcasts held": statistics.broadcasts_held,
+            "splits": len(core.overlay.carrier.splits),
+            "acceptances": len(core.overlay.carrier.acceptances),
+            "dials": len(node.dialling),
+        }
+        for what, count in rest.items():
+            if count:
+                self.found(node, f"{count} {what} are left over")
+        if statistics.links != neighbours:
+            self.found(node, f"{statistics.links} links for {neighbours} neighbours")
+        if len(node.ends) != statistics.links:
+            self.found(node, f"{len(node.ends)} pipes for {statistics.links} links")
+        if statistics.timers > statistics.links + TIMERS_BESIDE_LINKS:
+            self.found(node, f"{statistics.timers} timers for {statistics.links} links")
+
+
+def components(nodes: Iterable[SimNode]) -> list[list[SimNode]]:
+    """The pieces that links between these nodes hold together, the largest first."""
+    by_id = {node.id: node for node in nodes}
+    left = dict.fromkeys(by_id)
+    pieces = []
+    while left:
+        first = next(iter(left))
+        del left[first]
+        piece, queue = [by_id[first]], deque([first])
+        while queue:
+            for peer in by_id[queue.popleft()].neighbours:
+                if peer in left:
+                    del left[peer]
+                    queue.append(peer)
+                    piece.append(by_id[peer])
+        pieces.append(piece)
+    return sorted(pieces, key=len, reverse=True)
+
+
+def _start(body: bytes) -> str:
+    return repr(body[:40])

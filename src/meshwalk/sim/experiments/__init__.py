@@ -1,0 +1,1 @@
+"""Measurements in simulation, one file each; the catalogue lists them."""

@@ -1,0 +1,322 @@
+"""What happens in one drawn run: nodes, configuration, network, work and faults, as plain values.
+
+A plan is drawn whole from one seed (swarm testing: Groce et al., ISSTA 2012: leaving whole kinds of
+faults out of a run finds more than having all of them in each), can be written as JSON, made
+smaller by hand, and kept: it means the same after the drawing has changed. `storm.py` carries it
+out.
+"""
+
+from __future__ import annotations
+
+import enum
+from random import Random
+from typing import Final
+
+import msgspec
+
+from meshwalk.config import (
+    BroadcastConfig,
+    Config,
+    ConnectionConfig,
+    LinkConfig,
+    OverlayConfig,
+    RequestConfig,
+)
+
+NODES_MIN: Final = 3  # guess: fewer have nothing to choose from
+NODES_MAX: Final = 40  # guess: a run takes about a second
+DURATION_S: Final = (60.0, 600.0)  # guess: from a few time-outs to many
+FAULTS_MAX: Final = 40  # guess: one every ten seconds
+ONE_FAULT_IN: Final = 3  # guess: each kind of fault is in one run out of so many
+FRAMES_MAX: Final = 60_000  # guess: what two seconds of computing carry
+FLOODED_BYTES_MAX: Final = 200_000_000  # guess: as above, of the longest bodies
+
+
+class Fault(enum.StrEnum):
+    """A kind of trouble. What its `value` and `other` mean stands with it."""
+
+    CRASH = "crash"
+    """The process is gone; `value` seconds later it starts again, or never if 0."""
+    VANISH = "vanish"
+    """As a crash, and its machine is gone too: nobody hears of it."""
+    FORGET = "forget"
+    """As a crash, and its store is empty afterwards."""
+    LEAVE = "leave"
+    """It stops in good order, and comes back as after a crash."""
+    MASS_CRASH = "mass crash"
+    """This share (`value`) of all nodes crashes at once and stays down."""
+    SLEEP = "sleep"
+    """The machine is suspended for `value` seconds, its clock too."""
+    STOP = "stop"
+    """The process is stopped for `value` seconds; its clock goes on."""
+    PARTITION = "partition"
+    """Two halves at random for `value` seconds."""
+    ISOLATE = "isolate"
+    """One node against the rest for `value` seconds."""
+    GROUPS = "groups"
+    """Each address group is an island for `value` seconds."""
+    CLOG = "clog"
+    """Nothing crosses from the node to `other` for `value` seconds; the other way it does."""
+    DEAF = "deaf"
+    """Nothing arrives at the node for `value` seconds; what it sends does."""
+    LOSS = "loss"
+    """This share of all frames is lost at their first try, until another such fault."""
+    JITTER = "jitter"
+    """Frames take up to `value` seconds more, until another such fault."""
+    BANDWIDTH = "bandwidth"
+    """The node's uplink has `value` bytes a second, until another such fault."""
+    SLOW_PATH = "slow path"
+    """From the node to `other`, `value` seconds more, in this direction only."""
+    BURST = "burst"
+    """The node sends `value` broadcasts at once."""
+    JOIN = "join"
+    """A new node joins through this one."""
+    REJOIN = "rejoin"
+    """The node is told again to join, through `other`."""
+
+
+class Kind(enum.StrEnum):
+    """What a node is."""
+
+    PLAIN = "plain"
+    FIREWALLED = "firewalled"
+    """Connections to it are dropped."""
+    DEAF_PORT = "does not listen"
+    """It announces no address."""
+    NAT = "behind a NAT"
+
+
+class NodePlan(msgspec.Struct, frozen=True):
+    """One node of a plan."""
+
+    joins_at: float
+    through: int
+    """The number of the node that it joins through; itself for the first."""
+    kind: Kind = Kind.PLAIN
+    group: int = 0
+    behaviour: str = ""
+    """An attacker's, by its name in attackers.py."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One fault."""
+
+    at: float
+    fault: Fault
+    node: int = 0
+    """Its number, counted round when there are fewer."""
+    other: int = 0
+    value: float = 0.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One run. Draw one with `draw`."""
+
+    seed: int
+    """Of everything that is drawn while it runs."""
+    config: Config
+    latency: str
+    """As `latency.parse_latency` reads it."""
+    nodes: list[NodePlan]
+    steps: list[Step]
+    duration_s: float
+    broadcasts_per_s: float
+    """By the whole network; likewise the two below."""
+    sends_per_s: float
+    requests_per_s: float
+    body_bytes_max: int
+    why: str = ""
+    """What the plan is kept for, if it is."""
+
+    @property
+    def parts_the_network(self) -> bool:
+        """Whether a fault may leave fragments that are each content with themselves."""
+        return any(step.fault in _PARTING for step in self.steps)
+
+
+_PARTING: Final = {
+    Fault.PARTITION,
+    Fault.GROUPS,
+    Fault.MASS_CRASH,
+}
+
+_VALUES: Final[dict[Fault, tuple[float, float]]] = {
+    # guess: from a blink to several time-outs of the default configuration
+    Fault.CRASH: (0.0, 60.0),
+    Fault.VANISH: (0.0, 60.0),
+    Fault.FORGET: (0.0, 60.0),
+    Fault.LEAVE: (0.0, 60.0),
+    Fault.MASS_CRASH: (0.1, 0.6),
+    Fault.SLEEP: (0.5, 900.0),
+    Fault.STOP: (0.5, 60.0),
+    Fault.PARTITION: (1.0, 120.0),
+    Fault.ISOLATE: (1.0, 120.0),
+    Fault.GROUPS: (1.0, 120.0),
+    Fault.CLOG: (0.5, 60.0),
+    Fault.DEAF: (0.5, 60.0),
+    Fault.LOSS: (0.0, 0.3),
+    Fault.JITTER: (0.0, 1.0),
+    Fault.BANDWIDTH: (10_000.0, 1_000_000.0),
+    Fault.SLOW_PATH: (0.0, 2.0),
+    Fault.BURST: (10.0, 500.0),
+    Fault.JOIN: (0.0, 0.0),
+    Fault.REJOIN: (0.0, 0.0),
+}
+
+
+def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
+    """The plan of a seed. `behaviours` names the attackers that may be in it."""
+    rng = Random(seed)
+    count = rng.randint(NODES_MIN, NODES_MAX)
+    duration_s = rng.uniform(*DURATION_S)
+    attackers = rng.random() < 0.25 and bool(behaviours)  # guess: most runs without
+    nodes = []
+    entry_only = rng.random() < 0.5  # half of the runs: everyone enters through the first
+    spread_s = rng.choice([0.0, 1.0, 10.0, duration_s / 2])
+    undialable = rng.choice([0.0, 0.0, 0.1, 0.3])
+    for number in range(count):
+        kind = Kind.PLAIN
+        if number and rng.random() < undialable:
+            kind = rng.choice([Kind.FIREWALLED, Kind.DEAF_PORT, Kind.NAT])
+        hostile = number > 0 and attackers and rng.random() < 0.2
+        nodes.append(
+            NodePlan(
+                rng.uniform(0, spread_s) if number else 0.0,
+                0 if entry_only else rng.randrange(max(1, number)),
+                kind,
+                rng.randrange(3),
+                rng.choice(behaviours) if hostile else "",
+            )
+        )
+    kinds = [fault for fault in Fault if rng.randrange(ONE_FAULT_IN) == 0]
+    steps = [
+        _draw_step(rng, rng.choice(kinds), duration_s)
+        for _ in range(rng.randint(0, FAULTS_MAX) if kinds else 0)
+    ]
+    plan = Plan(
+        seed=rng.getrandbits(32),
+        config=_draw_config(rng),
+        latency=rng.choice(
+            [
+                "constant:10ms",
+                "uniform:1ms-10ms",
+                "uniform:5ms-200ms",
+                "pairs:10ms-150ms",
+                "plane:4",
+            ]
+        ),
+        nodes=nodes,
+        steps=sorted(steps, key=lambda step: step.at),
+        duration_s=duration_s,
+        broadcasts_per_s=rng.choice([0.0, 0.1, 1.0, 5.0]),
+        sends_per_s=rng.choice([0.0, 1.0, 10.0]),
+        requests_per_s=rng.choice([0.0, 1.0, 10.0]),
+        body_bytes_max=rng.choice([100, 1000, 100_000]),
+    )
+    return _affordable(plan)
+
+
+def _affordable(plan: Plan) -> Plan:
+    """The same with shorter time, smaller bursts and bodies, where it would take long to compute."""
+    overlay = plan.config.overlay
+    links = len(plan.nodes) * min(overlay.links_min + 1, len(plan.nodes) - 1) / 2
+    per_broadcast = 2 * links  # a flood crosses a link once or twice
+    bursts_max = FRAMES_MAX / 2 / per_broadcast
+    burst = sum(step.value for step in plan.steps if step.fault is Fault.BURST)
+    smaller = min(1.0, bursts_max / burst) if burst else 1.0
+    pings_per_s = 4 * links / plan.config.link.ping_interval_s  # by both ends, each with its pong
+    frames_per_s = (
+        pings_per_s
+        + plan.broadcasts_per_s * per_broadcast
+        + plan.sends_per_s
+        + 2 * plan.requests_per_s
+    )
+    shorter = min(1.0, max(DURATION_S[0], FRAMES_MAX / frames_per_s) / plan.duration_s)
+    duration_s = plan.duration_s * shorter
+    flooded = (burst * smaller + plan.broadcasts_per_s * duration_s) * per_broadcast
+    body_bytes_max = min(plan.body_bytes_max, max(100, int(FLOODED_BYTES_MAX / (flooded + 1))))
+    return msgspec.structs.replace(
+        plan,
+        nodes=[
+            msgspec.structs.replace(node, joins_at=node.joins_at * shorter) for node in plan.nodes
+        ],
+        steps=[_scaled(step, shorter, smaller) for step in plan.steps],
+        duration_s=duration_s,
+        body_bytes_max=body_bytes_max,
+    )
+
+
+def _scaled(step: Step, shorter: float, smaller: float) -> Step:
+    value = step.value
+    if step.fault is Fault.BURST:
+        value = max(1.0, round(value * smaller))
+    return msgspec.structs.replace(step, at=step.at * shorter, value=value)
+
+
+def _draw_step(rng: Random, fault: Fault, duration_s: float) -> Step:
+    least, most = _VALUES[fault]
+    value = rng.uniform(least, most)
+    if fault in (Fault.CRASH, Fault.VANISH, Fault.FORGET, Fault.LEAVE) and rng.random() < 0.3:
+        value = 0.0
+    return Step(
+        at=rng.uniform(0, duration_s),
+        fault=fault,
+        node=rng.randrange(NODES_MAX),
+        other=rng.randrange(NODES_MAX),
+        value=round(value, 3),
+    )
+
+
+def _draw_config(rng: Random) -> Config:
+    """Any configuration that `config.py` accepts, near enough to what people may choose."""
+    ping_s = rng.choice([1.0, 5.0, 5.0, 20.0])
+    links_min = rng.choice([1, 2, 3, 5, 5, 5, 8])
+    walk_hops = rng.choice([3, 6, 10, 10, 20])
+    retry_min_s = rng.choice([0.1, 0.5, 0.5, 2.0])
+    order_wait_s = rng.choice([0.2, 1.0, 1.0, 5.0])
+    remembered_s = rng.choice([30.0, 300.0, 300.0])
+    return Config(
+        link=LinkConfig(
+            ping_interval_s=ping_s,
+            idle_timeout_s=ping_s * rng.choice([2, 3, 3, 5]),
+            hello_timeout_s=rng.choice([2.0, 5.0]),
+            connect_timeout_s=rng.choice([2.0, 5.0]),
+            temporary_timeout_s=rng.choice([10.0, 30.0]),
+            close_timeout_s=rng.choice([0.5, 2.0]),
+            stall_timeout_s=rng.choice([2.0, 10.0]),
+            send_buffer_high_bytes=rng.choice([16 << 10, 256 << 10]),
+        ),
+        connections=ConnectionConfig(
+            per_host_max=rng.choice([2, 8, 32]),
+            dialling_max=rng.choice([2, 8, 32]),
+            accepts_per_s=rng.choice([10.0, 100.0]),
+            accepts_burst=rng.choice([20, 200]),
+        ),
+        overlay=OverlayConfig(
+            links_min=links_min,
+            links_max=links_min + rng.choice([2, 3, 5, 5, 10]),
+            walk_hops=walk_hops,
+            forced_hops=rng.randrange(min(walk_hops, 5)),
+            walk_timeout_s=rng.choice([1.0, 5.0, 5.0, 15.0]),
+            place_timeout_s=rng.choice([1.0, 5.0, 5.0, 15.0]),
+            retry_min_s=retry_min_s,
+            retry_max_s=rng.choice([10.0, 30.0]),
+            walks_carried_max=rng.choice([8, 1024]),
+            walks_per_link_per_s=rng.choice([5.0, 50.0]),
+            walks_per_link_burst=rng.choice([10, 300]),
+            dial_backs_per_s=rng.choice([1.0, 10.0]),
+            dial_back_pause_s=rng.choice([5.0, 30.0]),
+            split_tries=rng.choice([1, 3]),
+            book_max=rng.choice([8, 64, 1024]),
+            book_failures_max=rng.choice([1, 5]),
+            acquaintances_max=rng.choice([0, 2, 8]),
+        ),
+        broadcast=BroadcastConfig(
+            remembered_s=remembered_s,
+            age_max_s=remembered_s,
+            order_wait_s=order_wait_s,
+            origins_max=rng.choice([4, 4096]),
+            window=rng.choice([1024, 16_384]),
+        ),
+        requests=RequestConfig(timeout_s=rng.choice([1.0, 10.0])),
+    )

@@ -1,0 +1,330 @@
+"""Carries out a `Plan`: growth, work and faults, then a time without faults, then the checks.
+
+nodes join --> work and faults, all by the plan --> faults end --> liveness: all must mend
+                                                               --> one broadcast from each
+                                                               --> calm: nothing left over
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+import msgspec
+
+from meshwalk.config import OverlayConfig
+from meshwalk.sim.attackers import BEHAVIOURS
+from meshwalk.sim.checks import Checks, Finding, components
+from meshwalk.sim.latency import parse_latency
+from meshwalk.sim.nat import Nat
+from meshwalk.sim.node import SimNode
+from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
+from meshwalk.sim.work import Work
+from meshwalk.sim.world import Admits, MakeCore, World
+
+EVENTS_MAX: Final = 5_000_000  # guess: the longest drawn run has a tenth of that
+MENDS_IN_ROUNDS: Final = 12  # guess: retries at the longest pause that mending may take
+LAST_WORDS_S: Final = 30.0  # guess: what the slowest path needs for the last broadcasts
+EXTERNAL_HOST: Final = "203.0.113"  # RFC 5737: addresses for documentation
+FIREWALL_SHARE_MAX: Final = 0.34  # guess: with more, dialable nodes may be too few for the others
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How a run went."""
+
+    findings: list[Finding]
+    nodes: int
+    up: int
+    pieces: int
+    """Into how many components the network has come apart in the end."""
+    deliveries: int
+    events: int
+    seconds: float
+    """Of virtual time."""
+    mended_s: float | None
+    """After the end of the faults, until everyone had their links; None: never."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+class Storm:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, make_core: MakeCore | None = None) -> None:
+        self.plan = plan
+        self.checks = Checks()
+        self.rng = Random(plan.seed)
+        self.world = World(
+            plan.seed,
+            parse_latency(plan.latency, plan.seed),
+            observer=self.checks,
+            make_core=make_core,
+            events_max=EVENTS_MAX,
+        )
+        self.checks.world = self.world
+        self.work = Work(self.world, self.checks, plan, self.rng)
+        self._faults_end = False
+        self._loss = self._jitter = 0.0
+
+    def run(self) -> Verdict:
+        """From the first node to the verdict. Raises what a defect of the machines raises."""
+        plan, world = self.plan, self.world
+        for number, node in enumerate(plan.nodes):
+            world.timeline.add(node.joins_at, self._join, number)
+        for step in plan.steps:
+            world.timeline.add(step.at, self._begin, step)
+        self.work.begin()
+        world.run(plan.duration_s)
+        self._end_faults()
+        mended_s = self._mend()
+        pieces = components(self.honest)
+        self._last_words(pieces, is_mended=mended_s is not None)
+        self._expect_one_piece(len(pieces))
+        if mended_s is not None:
+            self._calm()
+        return Verdict(
+            findings=self.checks.findings,
+            nodes=len(world.nodes),
+            up=len(world.up),
+            pieces=len(pieces),
+            deliveries=self.checks.delivered_count,
+            events=world.events,
+            seconds=world.now,
+            mended_s=mended_s,
+        )
+
+    @property
+    def honest(self) -> list[SimNode]:
+        """Nodes that run and keep to the protocol."""
+        return [node for node in self.world.up if node.behaviour is None]
+
+    # The plan.
+
+    def _join(self, number: int) -> None:
+        self._add(self.plan.nodes[number])
+
+    def _add(self, plan: NodePlan) -> None:
+        world, rng = self.world, self.rng
+        nat: Admits | None = None
+        if plan.kind is Kind.NAT:
+            kinds = [Nat.full_cone, Nat.restricted_cone, Nat.port_restricted_cone, Nat.symmetric]
+            nat = rng.choice(kinds)(f"{EXTERNAL_HOST}.{len(world.nodes)}", rng)
+        node = world.add(
+            self.plan.config,
+            group=plan.group,
+            nat=nat,
+            listens=plan.kind is not Kind.DEAF_PORT,
+            is_firewalled=plan.kind is Kind.FIREWALLED,
+        )
+        if plan.behaviour:
+            node.behaviour = BEHAVIOURS[plan.behaviour](Random(rng.getrandbits(64)))
+        through = world.nodes[plan.through % len(world.nodes)]
+        if through is not node:
+            node.join(through)
+
+    def _begin(self, step: Step) -> None:
+        nodes = self.world.nodes
+        if self._faults_end or not nodes:
+            return
+        node, other = nodes[step.node % len(nodes)], nodes[step.other % len(nodes)]
+        if step.fault in _ON_NODES:
+            self._begin_on_node(step, node, other)
+        else:
+            self._begin_on_paths(step, node, other)
+            self.world.changed()
+
+    def _begin_on_node(self, step: Step, node: SimNode, other: SimNode) -> None:
+        world = self.world
+        if step.fault is Fault.JOIN:
+            number = world.nodes.index(node)
+            self._add(NodePlan(world.now, number))
+        elif step.fault is Fault.MASS_CRASH:
+            up = world.up
+            for victim in self.rng.sample(up, int(len(up) * step.value)):
+                self._crash(victim)
+        elif not node.is_up or node.is_asleep:
+            pass  # it has trouble enough
+        elif step.fault in (Fault.CRASH, Fault.VANISH, Fault.FORGET, Fault.LEAVE):
+            self._stop(step, node)
+        elif step.fault in (Fault.SLEEP, Fault.STOP):
+            world.sleep(node, clock_stops=step.fault is Fault.SLEEP)
+            self._later(step.value, self._wake, node)
+        elif step.fault is Fault.BURST:
+            self.work.broadcast(node, int(step.value))
+        elif step.fault is Fault.REJOIN and other is not node:
+            node.join(other)
+
+    def _stop(self, step: Step, node: SimNode) -> None:
+        if step.fault is Fault.LEAVE:
+            self.checks.crashed(node)
+            self.world.leave(node)
+        else:
+            self._crash(node, silently=step.fault is Fault.VANISH)
+        if step.fault is Fault.FORGET:
+            node.stored.clear()
+        if step.value:
+            pause_s = step.value + node.config.link.close_timeout_s
+            self._later(pause_s, self._restart, node)
+
+    def _begin_on_paths(self, step: Step, node: SimNode, other: SimNode) -> None:
+        conditions, world = self.world.conditions, self.world
+        fault, value, here, there = step.fault, step.value, node.host, other.host
+        if fault is Fault.PARTITION:
+            conditions.partition_halves([each.host for each in world.nodes])
+            self._later(value, self._rejoin, None)
+        elif fault is Fault.ISOLATE:
+            conditions.partition([here])
+            self._later(value, self._rejoin, None)
+        elif fault is Fault.GROUPS:
+            conditions.partition_address_groups()
+            self._later(value, self._rejoin, None)
+        elif fault is Fault.CLOG:
+            conditions.clog(here, there)
+            self._later(value, self._unclog, (here, there))
+        elif fault is Fault.DEAF:
+            conditions.clog(None, here)
+            self._later(value, self._unclog, (None, here))
+        elif fault is Fault.LOSS:
+            conditions.set_loss(value)
+        elif fault is Fault.JITTER:
+            conditions.set_jitter(value)
+        elif fault is Fault.BANDWIDTH:
+            conditions.limit_bandwidth(value, here)
+        elif fault is Fault.SLOW_PATH:
+            conditions.set_delay(value, here, there)
+
+    def _later(self, seconds: float, action: object, argument: object) -> None:
+        self.world.timeline.add(self.world.now + seconds, action, argument)  # type: ignore[arg-type]
+
+    def _crash(self, node: SimNode, *, silently: bool = False) -> None:
+        self.checks.crashed(node)
+        self.world.crash(node, silently=silently)
+
+    def _restart(self, node: SimNode) -> None:
+        if not node.is_up and not self._faults_end:
+            self.world.restart(node)
+            if not node.neighbours and not node.stored:  # as a person would, who starts it again
+                self._enter_again(node)
+
+    def _enter_again(self, node: SimNode) -> None:
+        others = [other for other in self.world.up if other is not node and other.listens]
+        if others:
+            node.join(self.rng.choice(others))
+
+    def _wake(self, node: SimNode) -> None:
+        if node.is_up and node.is_asleep:
+            node.wake()
+
+    def _rejoin(self, _: None) -> None:
+        self.world.conditions.rejoin()
+        self.world.changed()
+
+    def _unclog(self, path: tuple[str | None, str | None]) -> None:
+        self.world.conditions.unclog(*path)
+        self.world.changed()
+
+    # Afterwards.
+
+    def _end_faults(self) -> None:
+        """Everything works again. Who is down stays down."""
+        self._faults_end = True
+        self.work.end()
+        self.world.conditions.heal()
+        self.world.changed()
+        for node in self.world.up:
+            self._wake(node)
+
+    def _mend(self) -> float | None:
+        """Wait until everyone has the links it wants; None when that does not come about."""
+        world, overlay = self.world, self.plan.config.overlay
+        link = self.plan.config.link
+        patience_s = link.idle_timeout_s + MENDS_IN_ROUNDS * (
+            overlay.retry_max_s + overlay.walk_timeout_s + overlay.place_timeout_s
+        )
+        began = world.now
+        # Links to who has vanished must have had the time to be noticed.
+        world.run(link.idle_timeout_s + link.ping_interval_s)
+        if world.run_until(self._is_mended, patience_s, look_s=0.5):
+            return world.now - began
+        if self._is_possible():
+            for node in self.honest:
+                if len(node.neighbours) < self._wanted(overlay):
+                    text = f"{len(node.neighbours)} links after {patience_s:.0f} s without faults"
+                    self.checks.found(node, text)
+        return None
+
+    def _wanted(self, overlay: OverlayConfig) -> int:
+        return min(overlay.links_min, len(self.world.up) - 1)
+
+    def _is_mended(self) -> bool:
+        wanted = self._wanted(self.plan.config.overlay)
+        return all(len(node.neighbours) >= wanted for node in self.honest)
+
+    def _is_possible(self) -> bool:
+        """Whether everyone can have its links: not in small networks where most cannot be dialled,
+        nor among attackers, nor in a fragment that is too small by itself."""
+        up, overlay = self.world.up, self.plan.config.overlay
+        dialable = [
+            node
+            for node in up
+            if node.listens and not node.is_firewalled and node.host not in self.world.behind_nat
+        ]
+        return (
+            (
+                len(dialable) == len(up)
+                or (
+                    len(up) - len(dialable) <= FIREWALL_SHARE_MAX * len(up)
+                    and len(dialable) > 2 * overlay.links_max
+                )
+            )
+            and all(node.behaviour is None for node in up)
+            and not self.plan.parts_the_network
+        )
+
+    def _last_words(self, pieces: list[list[SimNode]], *, is_mended: bool) -> None:
+        """Everyone broadcasts once more, and everyone in the same piece must hear it."""
+        world, checks = self.world, self.checks
+        words: dict[bytes, list[SimNode]] = {}
+        for piece in pieces:
+            for node in piece:
+                words[self.work.broadcast(node, 1)] = piece
+        world.run(LAST_WORDS_S)
+        if not is_mended or any(node.behaviour is not None for node in world.up):
+            return
+        for body, piece in words.items():
+            for node in piece:
+                if not checks.has_heard(node, body):
+                    checks.found(node, f"has not heard the last broadcast {body[:40]!r}")
+
+    def _expect_one_piece(self, pieces: int) -> None:
+        if pieces > 1 and self._is_possible():
+            self.checks.found(None, f"in {pieces} pieces, and nothing had parted it")
+
+    def _calm(self) -> None:
+        config = self.plan.config
+        self.world.run(
+            config.link.temporary_timeout_s
+            + config.link.idle_timeout_s
+            + 3 * config.overlay.walk_timeout_s
+            + config.overlay.place_timeout_s
+            + config.requests.timeout_s
+        )
+        if self._is_mended() and all(node.behaviour is None for node in self.world.up):
+            self.checks.calm(self.honest)
+
+
+_ON_NODES: Final = {
+    Fault.CRASH,
+    Fault.VANISH,
+    Fault.FORGET,
+    Fault.LEAVE,
+    Fault.MASS_CRASH,
+    Fault.SLEEP,
+    Fault.STOP,
+    Fault.BURST,
+    Fault.JOIN,
+    Fault.REJOIN,
+}

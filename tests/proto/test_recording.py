@@ -1,0 +1,285 @@
+"""A recorded node does what a plain one does, and says all of it."""
+
+from __future__ import annotations
+
+import inspect
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshwalk.config import Config, OverlayConfig
+from meshwalk.errors import InvalidArgument, MeshwalkError
+from meshwalk.proto.node import NodeCore
+from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.recording import (
+    INPUTS,
+    READS,
+    RecordedCore,
+    arguments_of,
+    config_of,
+    make_core,
+)
+from meshwalk.trace import Header, Input, Line, Output, Raised, Returned, Signed
+from meshwalk.wire.address import Address
+from meshwalk.wire.frames import (
+    PROTOCOL_VERSION,
+    Channel,
+    Close,
+    ContentType,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
+from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.peerid import PeerId
+from virtual import CheapSignatures
+
+ME, PEER = PeerId(bytes(32)), PeerId(bytes(range(32)))
+THERE = Address("192.0.2.1", 55555)
+CONFIG = Config(overlay=OverlayConfig(links_min=3, links_max=7))
+SEED = 12345
+
+KNOWN = BookEntry(PEER, b"\x00\xff", 7, (THERE,), "store", -3.5, True, THERE, 2, rtt_s=0.25)
+FRAMES = [
+    Hello(PROTOCOL_VERSION, Purpose.PROBE, 2**64 - 1, "tcp://1.2.3.4:5", b"\x80", b"\xff", "é"),
+    Ping(1, 2),
+    Pong(1, 2, 3, 4),
+    Message(
+        9, 8, Channel.APPLICATION, b"\x00\xff\x7f", 0, 0, ContentType.JSON, "kind \u2028", True
+    ),
+    Close(77, "bye"),
+]
+CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("local_host", {"host": "10.0.0.1", "now": 1.0}),
+    ("listening", {"addresses": (Address("::", 1), THERE), "now": 1.0}),
+    ("start", {"known": [KNOWN], "now": 1.1}),
+    ("join", {"address": THERE, "expected": PEER, "now": 1.2}),
+    ("join", {"address": Address("name.example", 1), "expected": None, "now": 1.2}),
+    ("admit", {"remote": THERE, "now": 1.25}),
+    ("secured", {"link": 3, "peer": PEER, "remote": THERE, "local_host": "::1", "now": 1.3}),
+    ("receive", {"link": 3, "frames": FRAMES, "now": 1.4}),
+    ("stalled", {"link": 3, "now": 1.5}),
+    ("progressed", {"link": 3, "now": 1.5}),
+    ("resumed", {"link": 3}),
+    ("overflowed", {"link": 99, "now": 1.5}),
+    ("malformed", {"link": 99, "why": "text \u202e", "now": 1.5}),
+    ("lost", {"link": 1, "why": "", "now": 1.6, "not_admitted": True}),
+    ("lost", {"link": 2, "why": "gone", "now": 1.6}),
+    ("calendar_set", {"unix_offset_s": 1.7e9 + 0.1}),
+    ("tick", {"now": 1.7}),
+    ("broadcast", {"topic": "t", "content": ContentType.TEXT, "body": b"\xc3\xa9", "now": 1.8}),
+    ("abandon", {"request": 5}),
+    ("reply", {"link": 3, "request": 9, "content": ContentType.BYTES, "body": b"", "now": 2.0}),
+    ("refuse", {"link": 3, "request": 9, "code": RefusalCode.BUSY, "text": "no", "now": 2.0}),
+    ("ping", {"link": 3, "now": 2.0}),
+    ("probe", {"address": THERE, "expected": None, "now": 2.0}),
+    ("close_link", {"link": 3, "now": 2.1}),
+    ("leave", {"now": 3.0}),
+]  # fmt: skip
+TO_NEIGHBOURS: dict[str, dict[str, Any]] = {
+    "send": {"peer": PEER, "type": "t", "content": ContentType.BYTES, "body": b"1", "now": 1.0},
+    "request": {
+        "peer": PEER,
+        "type": "t",
+        "content": ContentType.BYTES,
+        "body": b"1",
+        "timeout_s": 1.5,
+        "now": 1.0,
+    },
+}
+
+
+def recorded(config: Config = CONFIG) -> tuple[NodeCore, list[Line]]:
+    lines: list[Line] = []
+
+    def write(line: Line) -> bool:
+        lines.append(line)
+        return True
+
+    core = RecordedCore(
+        CheapSignatures(ME), config, SEED, 0.5, 1.7e9, "me", write=write, node="10.0.0.1"
+    )
+    return core, lines
+
+
+def plain() -> NodeCore:
+    return NodeCore(CheapSignatures(ME), CONFIG, Random(SEED), 0.5, 1.7e9, "me")
+
+
+def copies(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of one's own, since a node keeps and changes entries of the address book."""
+    return {
+        name: [msgspec.structs.replace(e) for e in value] if name == "known" else value
+        for name, value in values.items()
+    }
+
+
+def test_a_recorded_node_does_what_a_plain_one_does() -> None:
+    core, lines = recorded()
+    other = plain()
+    for name, values in CALLS:
+        expected = getattr(other, name)(**copies(values))
+        assert getattr(core, name)(**copies(values)) == expected, name
+        assert core.deadline() == other.deadline(), name
+    assert core.statistics() == other.statistics()
+    assert [line.name for line in lines if isinstance(line, Input)] == [name for name, _ in CALLS]
+    assert {line.node for line in lines} == {"10.0.0.1"}
+
+
+def test_arguments_come_back_as_they_were() -> None:
+    core, lines = recorded()
+    for name, values in CALLS:
+        getattr(core, name)(**copies(values))
+    inputs = [line for line in lines if isinstance(line, Input)]
+    for line, (name, values) in zip(inputs, CALLS, strict=True):
+        found = arguments_of(line)
+        defaults = {"not_admitted": False} if name == "lost" else {}
+        assert found == {**defaults, **values}, name
+        for key, value in values.items():
+            if key not in ("now", "frames"):
+                assert type(found[key]) is type(value)
+
+
+def test_every_input_is_tried_here_and_every_other_method_reads_only() -> None:
+    assert set(INPUTS) == {name for name, _ in CALLS} | set(TO_NEIGHBOURS)
+    public = {
+        name
+        for name, member in inspect.getmembers(NodeCore, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert public - set(INPUTS) == READS
+    for name, values in TO_NEIGHBOURS.items():
+        raw = msgspec.json.encode(
+            {key: value for key, value in values.items() if key != "now"},
+            enc_hook=lambda peer: peer.text,
+        )
+        assert arguments_of(Input(time=1.0, name=name, values=msgspec.Raw(raw))) == values
+
+
+def test_positions_and_names_of_arguments_are_the_same() -> None:
+    core, lines = recorded()
+    core.lost(1, "why", 2.0)
+    core.lost(link=1, why="why", now=2.0)
+    assert isinstance(lines[-1], Input)
+    assert lines[-1] == lines[-2]
+    assert bytes(lines[-1].values) == b'{"link":1,"why":"why"}'
+
+
+def test_an_input_without_a_time_has_that_of_the_one_before() -> None:
+    core, lines = recorded()
+    core.abandon(1)
+    core.tick(4.0)
+    core.resumed(1)
+    times = [line.time for line in lines if isinstance(line, Input)]
+    assert times == [0.5, 4.0, 4.0]
+
+
+def test_results_beside_effects_are_written() -> None:
+    core, lines = recorded()
+    number = core.admit(THERE, 1.0)
+    assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(str(number).encode()))
+    sequence, _ = core.broadcast("", ContentType.BYTES, b"", 1.0)
+    assert isinstance(lines[-2], Signed)
+    assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(str(sequence).encode()))
+    assert core.ping(999, 1.0) is None
+    assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(b"null"))
+    core.resumed(1)
+    assert isinstance(lines[-1], Input)
+
+
+def test_effects_are_lines_of_their_own() -> None:
+    core, lines = recorded()
+    effects = core.join(THERE, None, 1.0)
+    names = [type(effect).__name__ for effect in effects]
+    assert names == ["Dial"]
+    assert isinstance(lines[-1], Output)
+    assert lines[-1].name == "Dial"
+    assert msgspec.json.decode(lines[-1].value) == {
+        "link": effects[0].link,  # type: ignore[union-attr]
+        "address": {"host": "192.0.2.1", "port": 55555},
+        "expected": None,
+    }
+
+
+def test_the_header_says_what_makes_the_same_node() -> None:
+    _, lines = recorded()
+    header = lines[0]
+    assert isinstance(header, Header)
+    assert config_of(header) == CONFIG
+    assert PeerId.parse(header.peer) == ME
+    assert (header.now, header.unix_offset_s, header.agent) == (0.5, 1.7e9, "me")
+    assert int(header.seed, 16) == SEED
+    assert isinstance(lines[1], Signed)
+
+
+def test_a_call_that_a_caller_got_wrong_is_not_recorded() -> None:
+    core, lines = recorded()
+    before = list(lines)
+    for values in (
+        {"topic": "x" * 300, "content": ContentType.BYTES, "body": b"", "now": 1.0},
+        {"topic": "\ud800", "content": ContentType.BYTES, "body": b"", "now": 1.0},
+        {"topic": "", "content": ContentType.BYTES, "body": bytes(1 << 20), "now": 1.0},
+    ):
+        with pytest.raises(MeshwalkError):
+            core.broadcast(**values)  # type: ignore[arg-type]
+    with pytest.raises(MeshwalkError):
+        core.request(PEER, "", ContentType.BYTES, b"", 10**30, 1.0)
+    with pytest.raises(MeshwalkError):
+        core.request(PEER, "", ContentType.BYTES, b"", float("nan"), 1.0)
+    assert lines == before
+
+
+def test_a_defect_is_recorded_and_raised() -> None:
+    core, lines = recorded()
+    with pytest.raises(TypeError):
+        core.broadcast(object(), ContentType.BYTES, b"", 1.0)  # type: ignore[arg-type]
+    assert isinstance(lines[-2], Input)
+    assert isinstance(lines[-1], Raised)
+    assert lines[-1].error == "TypeError"
+
+
+def test_text_that_utf_8_cannot_write_is_recorded() -> None:
+    core, lines = recorded()
+    core.lost(1, "from the system: \udcff", 1.0)
+    assert isinstance(lines[-1], Input)
+    assert arguments_of(lines[-1])["why"] == "from the system: ?"
+
+
+def test_nothing_is_recorded_after_the_sink_has_had_enough() -> None:
+    lines: list[Line] = []
+
+    def write(line: Line) -> bool:
+        lines.append(line)
+        return len(lines) < 4
+
+    core = RecordedCore(CheapSignatures(ME), CONFIG, SEED, 0.5, 0.0, write=write)
+    other = NodeCore(CheapSignatures(ME), CONFIG, Random(SEED), 0.5, 0.0)
+    mine, theirs = (
+        [*node.join(THERE, None, 1.0), *node.tick(2.0), *node.leave(3.0)] for node in (core, other)
+    )
+    assert mine == theirs
+    assert len(lines) == 4
+
+
+def test_a_node_that_is_not_recorded_is_a_plain_one() -> None:
+    core = make_core(CheapSignatures(ME), CONFIG, Random(1), 0.0, 0.0)
+    assert type(core) is NodeCore
+    lines: list[Line] = []
+
+    def write(line: Line) -> bool:
+        lines.append(line)
+        return True
+
+    made = make_core(CheapSignatures(ME), CONFIG, Random(1), 0.0, 0.0, write=write)
+    assert type(made) is RecordedCore
+    assert isinstance(lines[0], Header)
+    assert int(lines[0].seed, 16) == Random(1).getrandbits(256)
+
+
+def test_unknown_inputs_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="no input 'deadline'"):
+        arguments_of(Input(time=0.0, name="deadline", values=msgspec.Raw(b"{}")))
