@@ -85,6 +85,45 @@ def draw(
     return action
 
 
+@app.command(help="Run drawn networks with faults and attackers; show what must not be.")
+def soak(
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="The first plan; any by default.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="End after so many runs.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.0, help="End after this time.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes; all cores by default.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Run the plan in this file.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Record one run to a new FILE.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write each failing plan here.")
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Write the smallest plan that fails as this one.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Action:
+    def action() -> int:
+        from meshwalk.cli.sim_soak import SoakOptions, run_soak
+
+        processes = jobs or _cores()
+        return run_soak(
+            SoakOptions(seed, count, minutes, processes, plan, trace, out, shrink, as_json)
+        )
+
+    return action
+
+
 @app.command("replay", help="Run a trace again, and show where it comes out otherwise.")
 def replay_trace(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As `up --trace` writes it.")],

@@ -63,7 +63,7 @@ GossipEffect: TypeAlias = Flood | Deliver | Blame
 class SeenNumbers:
     """Which of one origin's numbers have come, in one epoch."""
 
-    __slots__ = ("above", "epoch", "floor", "keep_until", "newest_ms")
+    __slots__ = ("above", "epoch", "floor", "keep_until", "newest_ms", "unknown_until_ms")
 
     def __init__(self, epoch: int, first: int, window: int) -> None:
         self.epoch = epoch
@@ -72,6 +72,8 @@ class SeenNumbers:
         self.above: set[int] = set()
         self.keep_until = 0.0
         self.newest_ms = 0
+        self.unknown_until_ms = 0
+        """What it sent until then may have come before it was forgotten, and known again."""
 
     def add(self, number: int, window: int) -> bool:
         """Note a number; false when it counts as seen."""
@@ -198,6 +200,8 @@ class Gossip:
         seen = self._seen.get(payload.origin)
         if seen is None:
             return "unknown and old" if payload.sent_at_ms <= self._pushed_out_ms else None
+        if payload.sent_at_ms <= seen.unknown_until_ms:
+            return "unknown and old"
         if payload.epoch > seen.epoch or seen.keep_until < now:
             return None
         if payload.epoch < seen.epoch:
@@ -224,6 +228,9 @@ class Gossip:
         if before is not None:
             # Also through a restart: the earlier run's messages may not be stale yet.
             seen.keep_until, seen.newest_ms = before.keep_until, before.newest_ms
+            seen.unknown_until_ms = before.unknown_until_ms
+        else:
+            seen.unknown_until_ms = self._pushed_out_ms
         # An origin whose clock is ahead of ours could be replayed for that much longer.
         ahead_s = max(0.0, payload.sent_at_ms / 1000 - self.unix_offset_s - now)
         seen.keep_until = max(seen.keep_until, now + ahead_s + self._config.remembered_s)

@@ -296,9 +296,9 @@ class Link:
 
     def tick(self, now: float) -> News | None:
         """Its deadline has come: ping, or give up."""
-        config = self._config
         if self.state is OPEN:
             return self._tick_open(now)
+        config = self._config
         if self.state is LinkState.SECURING:
             if now >= self.since + self._securing_timeout_s:
                 self._out.append(Shut(self.number, at_once=True))
@@ -328,9 +328,9 @@ class Link:
 
     def deadline(self) -> float | None:
         """When `tick` is next due; it may turn out too early, never too late."""
-        config = self._config
         if self.state is OPEN:
             return self._deadline_open()
+        config = self._config
         if self.state is LinkState.SECURING:
             return self.since + self._securing_timeout_s
         if self.state is LinkState.GREETING:
@@ -342,7 +342,9 @@ class Link:
     def _deadline_open(self) -> float:
         config = self._config
         if self.is_standing:
-            at = min(self._ping_at, self.heard_at + config.idle_timeout_s)
+            at = self.heard_at + config.idle_timeout_s
+            if self._ping_at < at:
+                at = self._ping_at
         else:
             at = self.heard_at + config.temporary_timeout_s
         if self.stalled_at is not None:

@@ -44,10 +44,15 @@ class Checks(Observer):
         self.findings: list[Finding] = []
         self.delivered_count = 0
         self.world: World
+        self.expects_order = True
+        """Whether paths are good enough for each sender's broadcasts to come in their order."""
+        self.hostile: set[PeerId] = set()
+        """Nodes that may send what they please in their own name."""
         self._broadcasts: dict[bytes, PeerId] = {}
         self._directs: dict[bytes, tuple[PeerId, PeerId]] = {}
-        self._requests: dict[tuple[str, int, int], bytes] = {}
-        """Own requests that have not ended, by host, life and id: the reply that is expected."""
+        self._requests: dict[tuple[str, int, int], bytes | None] = {}
+        """Own requests that have not ended, by host, life and id: the reply that is expected, or
+        None where an attacker was asked."""
         self._seen: dict[tuple[str, int], set[bytes]] = {}
         self._last: dict[tuple[str, int, PeerId], tuple[bytes, int]] = {}
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
@@ -77,46 +82,54 @@ class Checks(Observer):
         """A node is about to send this to a neighbour."""
         self._directs[body] = (node.id, to)
 
-    def asked(self, node: SimNode, request: int, reply: bytes) -> None:
+    def asked(self, node: SimNode, to: PeerId, request: int, reply: bytes) -> None:
         """A node has asked a neighbour, who answers with this if it does."""
-        self._requests[node.host, node.life, request] = reply
+        expected = None if self._is_attacker(to) else reply
+        self._requests[node.host, node.life, request] = expected
 
     # As Observer.
 
     def delivered(self, node: SimNode, delivery: Delivery) -> None:
         self.delivered_count += 1
+        if not delivery.is_broadcast and self._is_attacker(delivery.origin):
+            return  # it may tell its neighbours anything, as often as it likes
         body = delivery.body
         seen = self._seen.setdefault((node.host, node.life), set())
-        if body in seen:
+        is_hostile = not delivery.is_broadcast and delivery.origin in self.hostile
+        if body in seen and not is_hostile:
             self.found(node, f"delivered twice: {_start(body)}")
         seen.add(body)
         if delivery.is_broadcast:
             self._check_broadcast(node, delivery)
-        elif self._directs.get(body) != (delivery.origin, node.id):
+        elif self._directs.get(body) != (delivery.origin, node.id) and not is_hostile:
             self.found(node, f"a message that nobody sent here so: {_start(body)}")
 
     def told(self, node: SimNode, effect: Effect) -> None:
         if type(effect) is Answered:
-            expected = self._requests.pop((node.host, node.life, effect.request), None)
-            if expected is None:
+            key = (node.host, node.life, effect.request)
+            if key not in self._requests:
                 self.found(node, f"an answer to nothing, or the second: {_start(effect.body)}")
-            elif expected != effect.body:
+            elif self._requests.pop(key) not in (None, effect.body):
                 self.found(node, f"another answer than was given: {_start(effect.body)}")
         elif type(effect) is Unanswered:
-            if self._requests.pop((node.host, node.life, effect.request), None) is None:
+            key = (node.host, node.life, effect.request)
+            if key not in self._requests:
                 self.found(node, "a request has ended twice")
+            self._requests.pop(key, None)
         elif type(effect) is Ask:
             if self._when_asked is not None:
                 self._when_asked(node, effect)
         elif type(effect) is Happened and type(effect.event) is NeighbourUp:
             self._check_degree(node)
 
-    def crashed(self, node: SimNode) -> None:
-        """Its requests have ended with it."""
+    def stopped(self, node: SimNode) -> None:
         for key in [key for key in self._requests if key[0] == node.host]:
             del self._requests[key]
 
     # During a run.
+
+    def _is_attacker(self, peer: PeerId) -> bool:
+        return any(node.id == peer and node.behaviour is not None for node in self.world.nodes)
 
     def _check_broadcast(self, node: SimNode, delivery: Delivery) -> None:
         body = delivery.body
@@ -126,7 +139,7 @@ class Checks(Observer):
         run = body.split(b" ", 1)[0]
         key = (node.host, node.life, delivery.origin)
         last_run, last = self._last.get(key, (run, 0))
-        if last_run == run and delivery.sequence <= last:
+        if self.expects_order and last_run == run and delivery.sequence <= last:
             self.found(node, f"number {delivery.sequence} of a sender came after {last}")
         self._last[key] = (run, delivery.sequence)
 

@@ -41,6 +41,9 @@ class Observer:
     def delivered(self, node: SimNode, delivery: Delivery) -> None:
         """A message."""
 
+    def stopped(self, node: SimNode) -> None:
+        """The node is down; what its application waited for will not come."""
+
     def told(self, node: SimNode, effect: Effect) -> None:
         """Anything else that the world does not perform: events, requests, replies, records."""
 
@@ -78,6 +81,8 @@ class SimNode:
         self.is_up = False
         self.has_vanished = False
         """Down together with its machine: nobody even refuses."""
+        self.is_leaving = False
+        """Says goodbye: its application has stopped, and it soon will."""
         self.is_asleep = False
         """Takes nothing and does nothing, as a machine that is suspended."""
         self.life = 0
@@ -117,7 +122,7 @@ class SimNode:
     def start(self, seed: int) -> None:
         """Run from here on, with the peers that its store kept."""
         self.life += 1
-        self.is_up, self.has_vanished, self.is_asleep = True, False, False
+        self.is_up, self.is_leaving, self.has_vanished, self.is_asleep = True, False, False, False
         self._armed = NEVER
         now, unix_offset_s = self.time(), UNIX_START_S + self._slept_s
         self.core = self.world.make_core(self, seed, now, unix_offset_s)

@@ -91,7 +91,7 @@ class NodePlan(msgspec.Struct, frozen=True):
 
     joins_at: float
     through: int
-    """The number of the node that it joins through; itself for the first."""
+    """Which node it joins through: a number, counted round among those that are there before."""
     kind: Kind = Kind.PLAIN
     group: int = 0
     behaviour: str = ""
@@ -129,16 +129,44 @@ class Plan(msgspec.Struct, frozen=True):
     """What the plan is kept for, if it is."""
 
     @property
-    def parts_the_network(self) -> bool:
-        """Whether a fault may leave fragments that are each content with themselves."""
-        return any(step.fault in _PARTING for step in self.steps)
+    def delays_frames(self) -> bool:
+        """Whether something may come so late that its sender's order is not waited for."""
+        return self.config.broadcast.order_wait_s < 1.0 or any(
+            step.fault in _DELAYING for step in self.steps
+        )
 
+    @property
+    def parts_the_network(self) -> bool:
+        """Whether a fault may leave fragments that are each content with themselves.
+
+        With one or two links each, nearly any loss of a node or a link does.
+        """
+        parting = _PARTING if self.config.overlay.links_min > 2 else set(Fault) - _HARMLESS
+        return any(step.fault in parting for step in self.steps)
+
+
+_DELAYING: Final = {
+    Fault.SLEEP,
+    Fault.STOP,
+    Fault.PARTITION,
+    Fault.ISOLATE,
+    Fault.GROUPS,
+    Fault.CLOG,
+    Fault.DEAF,
+    Fault.LOSS,
+    Fault.JITTER,
+    Fault.BANDWIDTH,
+    Fault.SLOW_PATH,
+}
 
 _PARTING: Final = {
     Fault.PARTITION,
     Fault.GROUPS,
     Fault.MASS_CRASH,
+    Fault.FORGET,  # two that forgot may enter through each other
 }
+
+_HARMLESS: Final = {Fault.BURST, Fault.JOIN, Fault.REJOIN, Fault.SLOW_PATH, Fault.BANDWIDTH}
 
 _VALUES: Final[dict[Fault, tuple[float, float]]] = {
     # guess: from a blink to several time-outs of the default configuration
@@ -217,7 +245,7 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
 
 
 def _affordable(plan: Plan) -> Plan:
-    """The same with shorter time, smaller bursts and bodies, where it would take long to compute."""
+    """The same in less time, with smaller bursts and bodies, if it would take long to compute."""
     overlay = plan.config.overlay
     links = len(plan.nodes) * min(overlay.links_min + 1, len(plan.nodes) - 1) / 2
     per_broadcast = 2 * links  # a flood crosses a link once or twice
@@ -315,7 +343,7 @@ def _draw_config(rng: Random) -> Config:
             remembered_s=remembered_s,
             age_max_s=remembered_s,
             order_wait_s=order_wait_s,
-            origins_max=rng.choice([4, 4096]),
+            origins_max=rng.choice([128, 4096]),
             window=rng.choice([1024, 16_384]),
         ),
         requests=RequestConfig(timeout_s=rng.choice([1.0, 10.0])),

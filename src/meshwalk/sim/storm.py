@@ -65,6 +65,7 @@ class Storm:
             events_max=EVENTS_MAX,
         )
         self.checks.world = self.world
+        self.checks.expects_order = not plan.delays_frames
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
         self._loss = self._jitter = 0.0
@@ -121,7 +122,11 @@ class Storm:
         )
         if plan.behaviour:
             node.behaviour = BEHAVIOURS[plan.behaviour](Random(rng.getrandbits(64)))
-        through = world.nodes[plan.through % len(world.nodes)]
+            self.checks.hostile.add(node.id)
+        # Nodes come in any order: one that is not there yet stands for another that is.
+        through = world.nodes[plan.through % max(1, len(world.nodes) - 1)]
+        if not self._can_be_dialled(through):
+            through = world.nodes[0]  # nobody would give another address to a newcomer
         if through is not node:
             node.join(through)
 
@@ -145,7 +150,7 @@ class Storm:
             up = world.up
             for victim in self.rng.sample(up, int(len(up) * step.value)):
                 self._crash(victim)
-        elif not node.is_up or node.is_asleep:
+        elif not node.is_up or node.is_asleep or node.is_leaving:
             pass  # it has trouble enough
         elif step.fault in (Fault.CRASH, Fault.VANISH, Fault.FORGET, Fault.LEAVE):
             self._stop(step, node)
@@ -159,7 +164,6 @@ class Storm:
 
     def _stop(self, step: Step, node: SimNode) -> None:
         if step.fault is Fault.LEAVE:
-            self.checks.crashed(node)
             self.world.leave(node)
         else:
             self._crash(node, silently=step.fault is Fault.VANISH)
@@ -200,7 +204,6 @@ class Storm:
         self.world.timeline.add(self.world.now + seconds, action, argument)  # type: ignore[arg-type]
 
     def _crash(self, node: SimNode, *, silently: bool = False) -> None:
-        self.checks.crashed(node)
         self.world.crash(node, silently=silently)
 
     def _restart(self, node: SimNode) -> None:
@@ -210,7 +213,7 @@ class Storm:
                 self._enter_again(node)
 
     def _enter_again(self, node: SimNode) -> None:
-        others = [other for other in self.world.up if other is not node and other.listens]
+        others = [n for n in self.world.up if n is not node and self._can_be_dialled(n)]
         if others:
             node.join(self.rng.choice(others))
 
@@ -267,11 +270,7 @@ class Storm:
         """Whether everyone can have its links: not in small networks where most cannot be dialled,
         nor among attackers, nor in a fragment that is too small by itself."""
         up, overlay = self.world.up, self.plan.config.overlay
-        dialable = [
-            node
-            for node in up
-            if node.listens and not node.is_firewalled and node.host not in self.world.behind_nat
-        ]
+        dialable = [node for node in up if self._can_be_dialled(node)]
         return (
             (
                 len(dialable) == len(up)
@@ -283,6 +282,10 @@ class Storm:
             and all(node.behaviour is None for node in up)
             and not self.plan.parts_the_network
         )
+
+    def _can_be_dialled(self, node: SimNode) -> bool:
+        is_open = node.listens and not node.is_firewalled
+        return is_open and node.host not in self.world.behind_nat
 
     def _last_words(self, pieces: list[list[SimNode]], *, is_mended: bool) -> None:
         """Everyone broadcasts once more, and everyone in the same piece must hear it."""
@@ -312,6 +315,8 @@ class Storm:
             + config.overlay.place_timeout_s
             + config.requests.timeout_s
         )
+        if len(self.world.up) <= config.overlay.links_min:
+            return  # too few for anybody to be content, so they go on looking
         if self._is_mended() and all(node.behaviour is None for node in self.world.up):
             self.checks.calm(self.honest)
 

@@ -69,7 +69,7 @@ class Work:
         if self._ends:
             return
         _, action = rhythm
-        awake = [node for node in self._world.up if not node.is_asleep]
+        awake = [node for node in self._world.up if not (node.is_asleep or node.is_leaving)]
         if awake:
             action(self._rng.choice(awake))
         self._next(rhythm)
@@ -97,7 +97,7 @@ class Work:
         asked = node.core.request(peer, "echo", ContentType.BYTES, body, timeout_s, node.time())
         if asked is not None:
             id, effects = asked
-            self._checks.asked(node, id, body[::-1])
+            self._checks.asked(node, peer, id, body[::-1])
             node.do(effects)
 
     def _asked(self, node: SimNode, ask: Ask) -> None:
@@ -108,7 +108,7 @@ class Work:
 
     def _answer(self, what: tuple[SimNode, int, Ask, float]) -> None:
         node, life, ask, luck = what
-        if node.life != life or not node.is_up:
+        if node.life != life or not node.is_up or node.is_leaving:
             return
         now = node.time()
         if luck < ANSWERED:

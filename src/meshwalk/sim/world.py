@@ -168,9 +168,11 @@ class World:
                 self.transmit(end.other, LOST)
         node.ends.clear()
         node.dialling.clear()
+        self.observer.stopped(node)
 
     def leave(self, node: SimNode) -> None:
         """The node says goodbye and stops, once its peers could answer."""
+        node.is_leaving = True
         node.do(node.core.leave(node.time()))
         self.timeline.add(
             self.now + node.config.link.close_timeout_s, self._gone, (node, node.life)

@@ -1,0 +1,76 @@
+"""Plans as JSON: kept for a regression, or made smaller by hand.
+
+A plan holds all that a run follows from, every setting included: it means the same after the
+defaults and the drawing have changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from meshwalk.errors import InvalidArgument
+from meshwalk.sim.attackers import BEHAVIOURS
+from meshwalk.sim.latency import parse_latency
+from meshwalk.sim.plan import Fault, Plan, Step
+
+NODES_MAX: Final = 10_000  # guess: minutes for each virtual one
+SECONDS_MAX: Final = 1e6  # eleven days
+RATE_MAX: Final = 1e6  # guess: more than a machine can compute
+BODY_BYTES_MAX: Final = 1 << 20  # as wire/frames.py: no frame carries more
+
+_SHARES: Final = {Fault.LOSS, Fault.MASS_CRASH}
+
+
+def as_json(plan: Plan) -> bytes:
+    """The plan as a file has it."""
+    return msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n"
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file. Raises `InvalidArgument`, which names the file; `OSError`."""
+    try:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+        _check(plan)
+    except (msgspec.MsgspecError, InvalidArgument, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"{path} holds no plan of a simulated run: {error}") from None
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """Raises `InvalidArgument` for what no run can begin with."""
+    if not 1 <= len(plan.nodes) <= NODES_MAX:
+        raise InvalidArgument(f"a plan has 1 to {NODES_MAX:,} nodes, not {len(plan.nodes)}")
+    parse_latency(plan.latency, plan.seed)
+    _within("duration_s", plan.duration_s, SECONDS_MAX)
+    _within("body_bytes_max", plan.body_bytes_max, BODY_BYTES_MAX, least=1)
+    for name in ("broadcasts_per_s", "sends_per_s", "requests_per_s"):
+        _within(name, getattr(plan, name), RATE_MAX)
+    for node in plan.nodes:
+        _within("joins_at", node.joins_at, SECONDS_MAX)
+        if not 0 <= node.group < 256:
+            raise InvalidArgument(f"group is 0 to 255, not {node.group}")
+        if node.behaviour and node.behaviour not in BEHAVIOURS:
+            known = ", ".join(BEHAVIOURS)
+            raise InvalidArgument(f"no attacker is called {node.behaviour!r}; there are: {known}")
+    if not any(node.joins_at <= plan.duration_s for node in plan.nodes):
+        raise InvalidArgument("no node joins before duration_s is over")
+    for step in plan.steps:
+        _check_step(step)
+
+
+def _check_step(step: Step) -> None:
+    _within("at", step.at, SECONDS_MAX)
+    if step.fault in _SHARES:
+        _within(f"the value of {step.fault}", step.value, 1.0)
+    else:
+        _within(f"the value of {step.fault}", step.value, RATE_MAX)
+    if step.fault is Fault.BANDWIDTH and not step.value:
+        raise InvalidArgument("the value of bandwidth is above 0")
+
+
+def _within(what: str, value: float, most: float, least: float = 0.0) -> None:
+    if not least <= value <= most:
+        raise InvalidArgument(f"{what} is {least:g} to {most:g}, not {value:g}")
