@@ -10,12 +10,13 @@ from meshwalk.config import BroadcastConfig
 from meshwalk.proto.effects import Deliver
 from meshwalk.proto.gossip import Blame, Flood, Gossip, SeenNumbers
 from meshwalk.proto.timers import Timers
+from meshwalk.sim.node import UNIX_START_S
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.frames import CloseReason, ContentType
 from meshwalk.wire.messages import HOPS_MAX, Broadcast, decode_broadcast, encode
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import BroadcastPayload, Domain
 from meshwalk.wire.records import encode as encode_record
-from virtual import UNIX_OFFSET_S, CheapSignatures
 
 CONFIG = BroadcastConfig()
 NEIGHBOUR = PeerId(bytes(31) + b"\x01")
@@ -27,7 +28,7 @@ def peer(number: int) -> PeerId:
 
 
 def gossip(config: BroadcastConfig = CONFIG) -> Gossip:
-    return Gossip(CheapSignatures(peer(0)), config, Timers(), UNIX_OFFSET_S, 0.0)
+    return Gossip(CheapSignatures(peer(0)), config, Timers(), UNIX_START_S, 0.0)
 
 
 def message(
@@ -45,7 +46,7 @@ def message(
             bytes(peer(origin)),
             epoch,
             sequence,
-            int((sent_at + UNIX_OFFSET_S) * 1000),
+            int((sent_at + UNIX_START_S) * 1000),
             "",
             ContentType.BYTES,
             body,
@@ -78,7 +79,7 @@ def test_published_ones_are_heard_elsewhere_and_not_here() -> None:
     assert flood.without is None
     assert here.receive(NEIGHBOUR, flood.body, 1.0) == []
     assert here.counts["own"] == 1
-    there = Gossip(CheapSignatures(peer(9)), CONFIG, Timers(), UNIX_OFFSET_S, 0.0)
+    there = Gossip(CheapSignatures(peer(9)), CONFIG, Timers(), UNIX_START_S, 0.0)
     assert is_new(there, flood.body, 1.0)
 
 

@@ -14,27 +14,28 @@ import pytest
 
 from meshwalk.config import Config, OverlayConfig
 from meshwalk.events import Alone, EntryFailed, Joined, NeighbourDown, NeighbourUp
-from meshwalk.proto.effects import Answered, Ask
+from meshwalk.proto.effects import Answered, Ask, SavePeer
 from meshwalk.proto.link import LinkState
+from meshwalk.sim.node import SimNode
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
-from virtual import VirtualNetwork, VirtualNode, net_changes
+from recorder import RecordedWorld
 
 NARROW = Config(overlay=OverlayConfig(links_min=4, links_max=6))
 PINGS_PER_LINK_PER_MINUTE = 24  # one ping and one pong every 5 s at each end
 
 
-def grown(count: int, seed: int, config: Config | None = None) -> VirtualNetwork:
-    network = VirtualNetwork(seed)
+def grown(count: int, seed: int, config: Config | None = None) -> RecordedWorld:
+    network = RecordedWorld(seed)
     network.grow(count, config)
     assert network.run_until(network.is_settled, 30)
     return network
 
 
-def check_books_balance(network: VirtualNetwork) -> None:
+def check_books_balance(network: RecordedWorld) -> None:
     """Events tell each node's neighbours, and nothing is left of what has ended."""
     for node in network.up:
-        balance = {peer: n for peer, n in net_changes(node).items() if n}
+        balance = {peer: n for peer, n in network.recorder.net_changes(node).items() if n}
         assert balance == dict.fromkeys(node.neighbours, 1)
         core = node.core
         young = [
@@ -45,10 +46,10 @@ def check_books_balance(network: VirtualNetwork) -> None:
         assert core.connections.half_open == sum(not link.outbound for link in young)
         assert core.connections._dialling == sum(link.outbound for link in young)
         assert sum(core.connections._hosts.values()) == len(core.connections.links)
-        assert node.most_links <= core.config.overlay.links_max
+        assert network.recorder.most_links[node] <= core.config.overlay.links_max
 
 
-def check_at_rest(network: VirtualNetwork) -> None:
+def check_at_rest(network: RecordedWorld) -> None:
     check_books_balance(network)
     for node in network.up:
         carrier, walks = node.core.overlay.carrier, node.core.overlay.walks
@@ -67,13 +68,13 @@ def check_at_rest(network: VirtualNetwork) -> None:
         assert node.core.statistics().timers <= len(node.neighbours) + 1
 
 
-def check_broadcasts(network: VirtualNetwork, origin: VirtualNode, count: int) -> None:
-    before = {node: len(node.deliveries) for node in network.up}
+def check_broadcasts(network: RecordedWorld, origin: SimNode, count: int) -> None:
+    before = {node: len(network.recorder.deliveries[node]) for node in network.up}
     for n in range(count):
         origin.broadcast(n.to_bytes(4, "big"))
     network.run(5)
     for node in network.up:
-        got = [d.body for d in node.deliveries[before[node] :] if d.origin == origin.core.me]
+        got = [d.body for d in network.recorder.deliveries[node][before[node] :] if d.origin == origin.id]
         wanted = 0 if node is origin else count
         assert got == [n.to_bytes(4, "big") for n in range(wanted)]
 
@@ -81,14 +82,14 @@ def check_broadcasts(network: VirtualNetwork, origin: VirtualNode, count: int) -
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("spacing_s", [0.05, 0.0])
 def test_fifty_through_one_entry(seed: int, spacing_s: float) -> None:
-    network = VirtualNetwork(seed)
+    network = RecordedWorld(seed)
     network.grow(50, spacing_s=spacing_s)
     assert network.run_until(network.is_settled, 10)
     check_books_balance(network)
     network.run(20)
     check_at_rest(network)
     check_broadcasts(network, network.up[seed], 40)
-    joins = [sum(isinstance(e, Joined) for e in node.events) for node in network.up]
+    joins = [sum(isinstance(e, Joined) for e in network.recorder.events[node]) for node in network.up]
     assert set(joins) == {1}, "nobody was alone again"
 
 
@@ -98,17 +99,17 @@ def test_every_small_size_settles_and_rests(size: int) -> None:
     network.run(120)
     check_books_balance(network)
     network.frames_by_node.clear()
-    dials = len(network.dials)
-    downs = sum(isinstance(e, NeighbourDown) for node in network.up for e in node.events)
+    dials = len(network.dialled)
+    downs = sum(isinstance(e, NeighbourDown) for node in network.up for e in network.recorder.events[node])
     network.run(120)
     for node in network.up:
         pings = len(node.neighbours) * PINGS_PER_LINK_PER_MINUTE
         # Too few for everybody's minimum: two walks of ten hops in a round, a round in half a
         # minute, at each of up to five nodes, there and back.
         chatter = 150 if size <= 5 else 2
-        assert network.frames_by_node[node.address.host] / 2 <= pings + chatter
-    assert len(network.dials) == dials
-    after = sum(isinstance(e, NeighbourDown) for node in network.up for e in node.events)
+        assert network.frames_by_node[node] / 2 <= pings + chatter
+    assert len(network.dialled) == dials
+    after = sum(isinstance(e, NeighbourDown) for node in network.up for e in network.recorder.events[node])
     assert after == downs
 
 
@@ -139,10 +140,10 @@ def test_a_third_vanishes_without_a_word() -> None:
     check_broadcasts(network, network.up[0], 3)
 
 
-def saturated(seed: int) -> VirtualNetwork:
+def saturated(seed: int) -> RecordedWorld:
     """Everyone has as many links as it may: grown while six were wanted, then four are enough."""
     greedy = Config(overlay=OverlayConfig(links_min=6, links_max=8))
-    network = VirtualNetwork(seed)
+    network = RecordedWorld(seed)
     network.grow(24, greedy)
     network.run(20)
     for node in network.up:
@@ -152,7 +153,7 @@ def saturated(seed: int) -> VirtualNetwork:
         )
         overlay = node.core.overlay
         overlay.membership.config = narrow
-        node.most_links = 0
+        network.recorder.most_links[node] = 0
         assert overlay.membership.is_full
     return network
 
@@ -169,7 +170,7 @@ def test_saturated_network_admits(seed: int, kind: dict[str, bool]) -> None:
     network.run(30)
     for node in network.up:
         config = node.core.overlay.membership.config
-        assert node.most_links <= config.links_max
+        assert network.recorder.most_links[node] <= config.links_max
         assert len(node.neighbours) >= config.links_min
     assert len(network.components()) == 1
     assert network.are_mutual()
@@ -191,25 +192,25 @@ def test_nodes_that_cannot_be_dialled_join(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_both_dial_at_once(seed: int) -> None:
-    network = VirtualNetwork(seed)
+    network = RecordedWorld(seed)
     a, b = network.add(), network.add()
     a.join(b)
     b.join(a)
-    sent: Counter[VirtualNode] = Counter()
-    asked: Counter[VirtualNode] = Counter()
+    sent: Counter[SimNode] = Counter()
+    asked: Counter[SimNode] = Counter()
 
     def chat() -> None:
         for here, there in ((a, b), (b, a)):
-            for effect in [e for e in here.effects if isinstance(e, Ask)]:
-                here.effects.remove(effect)
+            for effect in [e for e in network.recorder.effects[here] if isinstance(e, Ask)]:
+                network.recorder.effects[here].remove(effect)
                 here.do(
                     here.core.reply(effect.link, effect.id, ContentType.BYTES, b"", network.now)
                 )
-            if there.core.me in here.neighbours:
+            if there.id in here.neighbours:
                 now = network.now
-                here.do(here.core.send(there.core.me, "", ContentType.BYTES, b"", now))
+                here.do(here.core.send(there.id, "", ContentType.BYTES, b"", now))
                 sent[here] += 1
-                out = here.core.request(there.core.me, "", ContentType.BYTES, b"", 5, now)
+                out = here.core.request(there.id, "", ContentType.BYTES, b"", 5, now)
                 assert out is not None
                 here.do(out[1])
                 asked[here] += 1
@@ -220,7 +221,7 @@ def test_both_dial_at_once(seed: int) -> None:
 
     def answer_last() -> None:
         for here in (a, b):
-            for effect in [e for e in here.effects if isinstance(e, Ask)]:
+            for effect in [e for e in network.recorder.effects[here] if isinstance(e, Ask)]:
                 here.do(
                     here.core.reply(effect.link, effect.id, ContentType.BYTES, b"", network.now)
                 )
@@ -228,13 +229,13 @@ def test_both_dial_at_once(seed: int) -> None:
     chat()
     network.run(4)
     for here, there in ((a, b), (b, a)):
-        assert len(there.deliveries) == sent[here] > 0
-        assert sum(isinstance(e, Answered) for e in here.effects) == asked[here]
-        assert here.neighbours == {there.core.me}
+        assert len(network.recorder.deliveries[there]) == sent[here] > 0
+        assert sum(isinstance(e, Answered) for e in network.recorder.effects[here]) == asked[here]
+        assert here.neighbours == {there.id}
         assert [type(e) for e in here.events] == [NeighbourUp, Joined], "no link came and went"
         assert here.core.statistics().requests_served == 0
     network.run(20)
-    ours, theirs = a.core.link_of(b.core.me), b.core.link_of(a.core.me)
+    ours, theirs = a.core.link_of(b.id), b.core.link_of(a.id)
     assert ours is not None
     assert theirs is not None
     assert ours.outbound != theirs.outbound
@@ -266,18 +267,18 @@ def test_small_fragment_finds_back_by_its_book() -> None:
 
 
 def test_the_entry_is_oneself() -> None:
-    network = VirtualNetwork(1)
+    network = RecordedWorld(1)
     node = network.add()
     node.join(node)
     network.run(60)
-    failed = [e for e in node.events if isinstance(e, EntryFailed)]
+    failed = [e for e in network.recorder.events[node] if isinstance(e, EntryFailed)]
     assert [(e.address, e.reason) for e in failed] == [(node.address, "this is the node itself")]
-    assert len(network.dials) == 1
+    assert len(network.dialled) == 1
     check_at_rest(network)
 
 
 def test_entry_given_anew_while_it_turns_out_to_be_oneself() -> None:
-    network = VirtualNetwork(1)
+    network = RecordedWorld(1)
     node = network.add()
     node.join(node)
     node.core.overlay.walks.entries[0].failures = 1
@@ -287,12 +288,12 @@ def test_entry_given_anew_while_it_turns_out_to_be_oneself() -> None:
 
 
 def test_entry_with_another_peer_than_expected() -> None:
-    network = VirtualNetwork(1)
+    network = RecordedWorld(1)
     a, b, c = network.add(), network.add(), network.add()
-    a.join(b, expected=c.core.me)
+    a.join(b, expected=c.id)
     network.run(5)
     assert not a.neighbours
-    failed = [e for e in a.events if isinstance(e, EntryFailed)]
+    failed = [e for e in network.recorder.events[a] if isinstance(e, EntryFailed)]
     assert failed
     assert all(e.not_admitted for e in failed)
 
@@ -302,14 +303,14 @@ def test_strangers_cannot_have_third_parties_dialled() -> None:
     network = grown(20, 5)
     victim = network.add()
     liar = network.add()
-    network.dials.clear()
+    network.dialled.clear()
     mine = liar.address
     lies = (victim.address, Address("10.99.0.1", 55555), mine)
     liar.core.listening(lies, network.now)
     liar.join(network.up[0])
     network.run(60)
     assert len(liar.neighbours) >= 5
-    others = [(node, dial) for _, node, dial in network.dials if node is not liar]
+    others = [(node, dial) for _, node, dial in network.dialled if node is not liar]
     assert others
     for _, dial in others:
         assert dial.address.host not in (victim.address.host, "10.99.0.1")
@@ -321,26 +322,26 @@ def test_alone_with_dead_peers_does_not_hammer_and_still_tries_its_entry() -> No
     shared = known[0]
     dead = []
     for number in range(200):
-        entry = VirtualNetwork(number).add(seed=number)
+        entry = RecordedWorld(number).add(seed=number)
         address = Address(f"10.50.0.{number}", 1)
         book = type(shared)(
-            entry.core.me, b"", 0, (address,), "store", -float(number), True, address
+            entry.id, b"", 0, (address,), "store", -float(number), True, address
         )
         dead.append(book)
     lone = network.add(known=dead)
     late_entry = network.add()
     network.crash(late_entry)
     lone.join(late_entry)
-    network.dials.clear()
+    network.dialled.clear()
     network.run(240)
-    by_second = Counter(int(at) for at, _, _ in network.dials)
+    by_second = Counter(int(at) for at, _, _ in network.dialled)
     assert max(by_second.values()) <= 12, "three at a time, and a pause after each round"
-    tried = {dial.address for _, _, dial in network.dials}
+    tried = {dial.address for _, _, dial in network.dialled}
     assert {book.address for book in dead} <= tried, "everybody had a turn"
-    network.dials.clear()
+    network.dialled.clear()
     network.run(600)
-    assert len(network.dials) <= 600 / 4, "then rarely"
-    assert sum(dial.address == late_entry.address for _, _, dial in network.dials) >= 5
+    assert len(network.dialled) <= 600 / 4, "then rarely"
+    assert sum(dial.address == late_entry.address for _, _, dial in network.dialled) >= 5
     late_entry.is_up = True
     late_entry.join(network.up[0])
     assert network.run_until(lambda: bool(lone.neighbours), 120)
@@ -350,18 +351,18 @@ def test_a_peer_that_stops_reading_is_dropped_and_slows_nobody() -> None:
     network = grown(12, 7)
     sleeper = network.up[3]
     network.stall(sleeper)
-    origin = next(n for n in network.up if sleeper.core.me in n.neighbours)
-    before = {node: len(node.deliveries) for node in network.up}
+    origin = next(n for n in network.up if sleeper.id in n.neighbours)
+    before = {node: len(network.recorder.deliveries[node]) for node in network.up}
     origin.broadcast(b"x")
     network.run(1)
     for node in network.up:
         if node not in (origin, sleeper):
-            assert len(node.deliveries) == before[node] + 1
+            assert len(network.recorder.deliveries[node]) == before[node] + 1
     timeout_s = origin.core.config.link.stall_timeout_s
     network.run(timeout_s - 1.5)
-    assert sleeper.core.me in origin.neighbours
+    assert sleeper.id in origin.neighbours
     network.run(1.0)
-    assert all(sleeper.core.me not in n.neighbours for n in network.up if n is not sleeper)
+    assert all(sleeper.id not in n.neighbours for n in network.up if n is not sleeper)
     assert "slow" in origin.core.statistics().ended
     network.resume(sleeper)
     assert network.run_until(network.is_settled, 60)
@@ -370,17 +371,17 @@ def test_a_peer_that_stops_reading_is_dropped_and_slows_nobody() -> None:
 def test_leave_tells_everyone_and_starts_nothing() -> None:
     network = grown(12, 8)
     leaver = network.up[2]
-    friends = [n for n in network.up if leaver.core.me in n.neighbours]
-    network.dials.clear()
+    friends = [n for n in network.up if leaver.id in n.neighbours]
+    network.dialled.clear()
     leaver.leave()
     network.run(5)
     assert not leaver.neighbours
-    assert not any(isinstance(e, Alone) for e in leaver.events)
+    assert not any(isinstance(e, Alone) for e in network.recorder.events[leaver])
     for friend in friends:
-        last = [e for e in friend.events if isinstance(e, NeighbourDown)][-1]
-        assert last.peer == leaver.core.me
+        last = [e for e in network.recorder.events[friend] if isinstance(e, NeighbourDown)][-1]
+        assert last.peer == leaver.id
         assert last.reason == "leaving"
-    assert all(node is not leaver for _, node, _ in network.dials), "a defect: it looked for links"
+    assert all(node is not leaver for _, node, _ in network.dialled), "a defect: it looked for links"
     assert leaver.core.statistics().timers == 0
     assert not leaver.core.connections.links
     network.crash(leaver)
@@ -404,7 +405,7 @@ def test_an_hour_of_churn_leaves_nothing_behind() -> None:
 
 def trace_digest() -> str:
     """A short life of a network, as one number."""
-    network = VirtualNetwork(11)
+    network = RecordedWorld(11)
     network.grow(15, spacing_s=0)
     network.run(5)
     network.crash(network.up[4])
@@ -412,7 +413,7 @@ def trace_digest() -> str:
     network.run(20)
     digest = hashlib.sha256()
     for node in network.nodes.values():
-        for item in (*node.events, *node.effects, *node.deliveries):
+        for item in (*network.recorder.events[node], *node.effects, *network.recorder.deliveries[node]):
             digest.update(repr(item).encode())
     digest.update(repr(sorted(network.frames_by_node.items())).encode())
     return digest.hexdigest()
@@ -459,7 +460,7 @@ def test_chaos_then_quiet(seed: int) -> None:
             network.partition()
         network.run(rng.uniform(0.1, 20))
         for node in network.up:
-            assert node.most_links <= node.core.config.overlay.links_max
+            assert network.recorder.most_links[node] <= node.core.config.overlay.links_max
     network.partition()
     for node in network.up:
         if node.is_stalled:
@@ -476,7 +477,7 @@ def test_chaos_then_quiet(seed: int) -> None:
 
 def test_an_entry_joins_two_fragments_that_lack_nothing() -> None:
     """A defect: a node with enough links did nothing when it was given an entry."""
-    network = VirtualNetwork(13)
+    network = RecordedWorld(13)
     network.grow(8)
     other = network.add()
     for _ in range(8):

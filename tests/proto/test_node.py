@@ -25,6 +25,8 @@ from meshwalk.proto.effects import (
 from meshwalk.proto.gossip import Flood, Gossip
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.timers import Timers
+from meshwalk.sim.node import UNIX_START_S
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     PROTOCOL_VERSION,
@@ -42,7 +44,6 @@ from meshwalk.wire.frames import (
 from meshwalk.wire.messages import JoinOutcome, JoinReply, RefusalCode, encode
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord
-from virtual import UNIX_OFFSET_S, CheapSignatures
 
 REMOTE = Address("10.0.0.2", 55555)
 
@@ -71,7 +72,7 @@ class Bench:
 
     def __init__(self, config: Config | None = None, *, listens: bool = True) -> None:
         self.core = NodeCore(
-            CheapSignatures(peer_of(0)), config or Config(), Random(0), 0.0, UNIX_OFFSET_S
+            CheapSignatures(peer_of(0)), config or Config(), Random(0), 0.0, UNIX_START_S
         )
         if listens:
             self.core.listening((Address("10.0.0.1", 55555),), 0.0)
@@ -106,7 +107,7 @@ def application(body: bytes = b"x", **more: bool) -> Message:
 
 def broadcast(number: int = 5) -> Message:
     origin = Gossip(
-        CheapSignatures(peer_of(number)), BroadcastConfig(), Timers(), UNIX_OFFSET_S, 0.0
+        CheapSignatures(peer_of(number)), BroadcastConfig(), Timers(), UNIX_START_S, 0.0
     )
     _, (flood,) = origin.publish("", ContentType.BYTES, b"x", 0.0)
     assert isinstance(flood, Flood)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from meshwalk.identity.keys import open_record
 from meshwalk.proto.ownrecord import HOSTS_MAX, WITNESSES_MAX, OwnRecord
+from meshwalk.sim.node import UNIX_START_S
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
-from virtual import UNIX_OFFSET_S, CheapSignatures
 
 SIGNATURES = CheapSignatures(PeerId(bytes(32)))
 
@@ -16,13 +17,13 @@ def peer(number: int) -> PeerId:
 
 
 def everywhere() -> OwnRecord:
-    own = OwnRecord(SIGNATURES, UNIX_OFFSET_S)
+    own = OwnRecord(SIGNATURES, UNIX_START_S)
     own.listening((Address("0.0.0.0", 7),), 0.0)
     return own
 
 
 def test_named_address_is_announced_as_it_is() -> None:
-    own = OwnRecord(SIGNATURES, UNIX_OFFSET_S)
+    own = OwnRecord(SIGNATURES, UNIX_START_S)
     own.listening((Address("10.0.0.1", 7),), 0.0)
     record = open_record(own.blob, SIGNATURES)
     assert record.addresses == ["tcp://10.0.0.1:7"]

@@ -21,6 +21,7 @@ from meshwalk.proto.recording import (
     config_of,
     make_core,
 )
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.trace import Header, Input, Line, Output, Raised, Returned, Signed
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
@@ -36,7 +37,6 @@ from meshwalk.wire.frames import (
 )
 from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
-from virtual import CheapSignatures
 
 ME, PEER = PeerId(bytes(32)), PeerId(bytes(range(32)))
 THERE = Address("192.0.2.1", 55555)

@@ -52,7 +52,7 @@ class Checks(Observer):
         self._directs: dict[bytes, tuple[PeerId, PeerId]] = {}
         self._requests: dict[tuple[str, int, int], bytes | None] = {}
         """Own requests that have not ended, by host, life and id: the reply that is expected, or
-        None where an attacker was asked."""
+        None where an attacker asked or was asked."""
         self._seen: dict[tuple[str, int], set[bytes]] = {}
         self._last: dict[tuple[str, int, PeerId], tuple[bytes, int]] = {}
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
@@ -84,15 +84,13 @@ class Checks(Observer):
 
     def asked(self, node: SimNode, to: PeerId, request: int, reply: bytes) -> None:
         """A node has asked a neighbour, who answers with this if it does."""
-        expected = None if self._is_attacker(to) else reply
-        self._requests[node.host, node.life, request] = expected
+        is_hostile = to in self.hostile or node.id in self.hostile
+        self._requests[node.host, node.life, request] = None if is_hostile else reply
 
     # As Observer.
 
     def delivered(self, node: SimNode, delivery: Delivery) -> None:
         self.delivered_count += 1
-        if not delivery.is_broadcast and self._is_attacker(delivery.origin):
-            return  # it may tell its neighbours anything, as often as it likes
         body = delivery.body
         seen = self._seen.setdefault((node.host, node.life), set())
         is_hostile = not delivery.is_broadcast and delivery.origin in self.hostile
@@ -127,9 +125,6 @@ class Checks(Observer):
             del self._requests[key]
 
     # During a run.
-
-    def _is_attacker(self, peer: PeerId) -> bool:
-        return any(node.id == peer and node.behaviour is not None for node in self.world.nodes)
 
     def _check_broadcast(self, node: SimNode, delivery: Delivery) -> None:
         body = delivery.body

@@ -11,6 +11,8 @@ from meshwalk.proto.link import Ended, Link, LinkState
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
 from meshwalk.proto.overlay.overlay import Overlay
 from meshwalk.proto.timers import Timers
+from meshwalk.sim.node import UNIX_START_S
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     PROTOCOL_VERSION,
@@ -23,7 +25,6 @@ from meshwalk.wire.frames import (
 from meshwalk.wire.messages import JoinRequest, OverlayMessage, encode
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord
-from virtual import UNIX_OFFSET_S, CheapSignatures
 
 NETWORK_ID = bytes(32)
 
@@ -67,7 +68,7 @@ class Bench:
             self.next_id,
             Random(seed),
             self.timers,
-            UNIX_OFFSET_S,
+            UNIX_START_S,
         )
 
     def link(

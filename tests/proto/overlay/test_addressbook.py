@@ -10,9 +10,10 @@ from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
 from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
+from meshwalk.sim.node import UNIX_START_S
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
 from meshwalk.wire.records import Domain, PeerRecord
-from virtual import UNIX_OFFSET_S, CheapSignatures
 
 from .bench import peer_of, record_of
 
@@ -21,7 +22,7 @@ HERE = Address("10.0.0.1", 1)
 
 def book(book_max: int = 4) -> AddressBook:
     config = OverlayConfig(book_max=book_max)
-    return AddressBook(peer_of(0), config, Random(0), UNIX_OFFSET_S)
+    return AddressBook(peer_of(0), config, Random(0), UNIX_START_S)
 
 
 def heard(

@@ -194,9 +194,10 @@ class Walks:
             self.counts[reply.outcome.name.lower().replace("_", " ")] += 1
             self._end(walk)
             # A link would have ended the walk before: LINKED is no better than the other outcomes.
+            # Whoever carried the walk may have lost sight of it while it went on: not least when
+            # the link that was split is the one that the answer would have come over.
+            self._keep_late(walk)
             if not walk.split_taken:
-                # Whoever carried the walk may have lost sight of it while it went on.
-                self._keep_late(walk)
                 self._failed(now)
         self.refill(now)
         return True

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Experiment
-from meshwalk.sim.experiments import join_rules
+from meshwalk.sim.experiments import broadcast_cost, join_rules, mass_failure
 
-EXPERIMENTS: tuple[Experiment, ...] = (join_rules.EXPERIMENT,)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    join_rules.EXPERIMENT,
+    mass_failure.EXPERIMENT,
+    broadcast_cost.EXPERIMENT,
+)
 
 ALL = "all"  # instead of names: every one of them
 

@@ -1,4 +1,4 @@
-"""mass-failure: who still hears broadcasts once a large share of all nodes has failed at one moment.
+"""mass-failure: who still hears broadcasts once most of the nodes have failed at one moment.
 
 It repeats the experiment of the HyParView paper (Leitao, Pereira, Rodrigues, DSN 2007, section 5):
 many nodes fail at once, then survivors broadcast, one after the other. What comes out depends on
@@ -52,12 +52,13 @@ DRAWS: Final = 10  # guess: sets of failed nodes, for what costs no machines
 SPACING_S: Final = 0.012  # an entry's link carries 50 walks a second; faster joiners must retry
 SETTLE_S: Final = 10.0  # guess: twice the time that a walk may take
 # When survivors broadcast, in seconds after the failure: closely at first, then for as long as
-# four of the longest pauses between walks. One flood takes less than half a second here.
+# ten of the longest pauses between walks. One flood takes less than half a second here.
 BROADCASTS_AT_S: Final = (
     *(number / 2 for number in range(10)),
     *(float(second) for second in range(5, 30)),
     *(float(second) for second in range(30, 60, 5)),
-    *(float(second) for second in range(60, 121, 10)),
+    *(float(second) for second in range(60, 120, 10)),
+    *(float(second) for second in range(120, 301, 30)),
 )
 HEARD_WITHIN_S: Final = 5.0  # iroh-gossip's simulator: a round ends after so long
 WHOLE_BROADCASTS: Final = 5  # guess: so many in a row reach all before a network counts as whole

@@ -56,7 +56,7 @@ def early_reach(failure: Failure) -> float:
 
 
 def late_reach(failure: Failure) -> float:
-    """The mean of the last five: when all is whole again, or two minutes have passed."""
+    """The mean of the last five: when all is whole again, or five minutes have passed."""
     return _mean([reach for _, reach in failure["reached"][-LAST:]])
 
 
@@ -212,7 +212,7 @@ def _fragments(groups: dict[Group, dict[float, list[Failure]]]) -> Table:
 
 
 def plots(rows: list[Row]) -> list[Plot]:
-    """The floor, reach by share, and how it comes back, of the largest networks with most to show."""
+    """The floor, reach by share, and how it comes back, of the networks with most to show."""
     found = []
     if rows:
         found.append(_plot_unrepaired(rows))
@@ -225,14 +225,14 @@ def plots(rows: list[Row]) -> list[Plot]:
     shares = sorted({share for group in chosen.values() for share in group})
     found += [
         _plot_reach("early", "first five seconds", chosen, nodes, early_reach),
-        _plot_reach("late", "once healed, or after two minutes", chosen, nodes, late_reach),
+        _plot_reach("late", "once healed, or after five minutes", chosen, nodes, late_reach),
         *(_plot_recovery(chosen, nodes, share) for share in shares if share >= 0.5),  # guess
     ]
     return found
 
 
 def _plot_unrepaired(rows: list[Row]) -> Plot:
-    series = []
+    series: list[Series] = []
     for row in rows:
         xs, means, low, high = map(list, zip(*row["unrepaired"], strict=True))
         label = f"{_network(row)}, n={row['nodes']:,}"
@@ -264,7 +264,7 @@ def _plot_reach(
     nodes: int,
     value: Callable[[Failure], float],
 ) -> Plot:
-    series = []
+    series: list[Series] = []
     for label, group in groups.items():
         shares = sorted(group)
         values = [[value(failure) for failure in group[share]] for share in shares]
