@@ -24,7 +24,8 @@ class Recorder(Observer):
         """Those that are neither deliveries nor events."""
         self.most_links: Counter[SimNode] = Counter()
         """The most neighbours that each has had at once."""
-        self.stops: list[SimNode] = []
+        self._life_begins: Counter[SimNode] = Counter()
+        """Which of its events is the first in the present life."""
 
     def delivered(self, node: SimNode, delivery: Delivery) -> None:
         self.deliveries[node].append(delivery)
@@ -37,16 +38,19 @@ class Recorder(Observer):
         self.most_links[node] = max(self.most_links[node], len(node.neighbours))
 
     def stopped(self, node: SimNode) -> None:
-        self.stops.append(node)
+        self._life_begins[node] = len(self.events[node])
 
     def bodies(self, node: SimNode) -> list[bytes]:
         """What was delivered at a node."""
         return [delivery.body for delivery in self.deliveries[node]]
 
     def net_changes(self, node: SimNode) -> Counter[PeerId]:
-        """NeighbourUp less NeighbourDown by peer: 1 for present neighbours, 0 for past ones."""
+        """NeighbourUp less NeighbourDown by peer, in a node's present life.
+
+        1 for present neighbours, 0 for past ones.
+        """
         balance: Counter[PeerId] = Counter()
-        for event in self.events[node]:
+        for event in self.events[node][self._life_begins[node] :]:
             if isinstance(event, NeighbourUp):
                 balance[event.peer] += 1
             elif isinstance(event, NeighbourDown):

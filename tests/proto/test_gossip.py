@@ -162,6 +162,17 @@ def test_overflow_of_origins_never_delivers_twice() -> None:
     assert is_new(machine, message(99, sent_at=0.9), 1.0), "newer ones are heard"
 
 
+def test_an_origin_that_was_forgotten_and_is_heard_again_never_delivers_twice() -> None:
+    """A defect: its next broadcast made it known again, and then its older ones were new."""
+    machine = gossip(BroadcastConfig(origins_max=2))
+    first = message(1, sequence=1, sent_at=0.1)
+    assert is_new(machine, first, 1.0)
+    for other in (2, 3):
+        assert is_new(machine, message(other, sent_at=0.2), 1.0)
+    assert is_new(machine, message(1, sequence=2, sent_at=0.3), 1.0)
+    assert not is_new(machine, first, 1.0)
+
+
 @given(st.lists(st.integers(1, 60), max_size=200), st.integers(4, 16))
 def test_numbers_are_new_once(numbers: list[int], window: int) -> None:
     seen: SeenNumbers | None = None

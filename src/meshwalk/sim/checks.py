@@ -54,7 +54,7 @@ class Checks(Observer):
         """Own requests that have not ended, by host, life and id: the reply that is expected, or
         None where an attacker asked or was asked."""
         self._seen: dict[tuple[str, int], set[bytes]] = {}
-        self._last: dict[tuple[str, int, PeerId], tuple[bytes, int]] = {}
+        self._last: dict[tuple[str, int, PeerId], tuple[bytes, int, int]] = {}
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
 
     def when_asked(self, answer: Callable[[SimNode, Ask], None]) -> None:
@@ -133,10 +133,14 @@ class Checks(Observer):
         # The first part of a body names its sender's life, within which the numbers grow.
         run = body.split(b" ", 1)[0]
         key = (node.host, node.life, delivery.origin)
-        last_run, last = self._last.get(key, (run, 0))
-        if self.expects_order and last_run == run and delivery.sequence <= last:
-            self.found(node, f"number {delivery.sequence} of a sender came after {last}")
-        self._last[key] = (run, delivery.sequence)
+        number = delivery.sequence
+        last_run, first, last = self._last.get(key, (b"", 0, 0))
+        if last_run != run:
+            first, last = number, 0
+        # A sender's line begins with the first that is heard: what was under way may come later.
+        if self.expects_order and first <= number <= last:
+            self.found(node, f"number {number} of a sender came after {last}")
+        self._last[key] = (run, first, number)
 
     def _check_degree(self, node: SimNode) -> None:
         links, limit = len(node.neighbours), node.config.overlay.links_max
@@ -153,7 +157,8 @@ class Checks(Observer):
         nodes = list(honest)
         by_id = {node.id: node for node in nodes}
         for node in nodes:
-            self._check_rest(node)
+            for text in unrest(node):
+                self.found(node, text)
             for peer in node.neighbours:
                 other = by_id.get(peer)
                 if other is not None and node.id not in other.core.overlay.membership.neighbours:
@@ -161,32 +166,33 @@ class Checks(Observer):
         for host, life, request in self._requests:
             self.found(None, f"request {request} of {host} in life {life} has never ended")
 
-    def _check_rest(self, node: SimNode) -> None:
-        core = node.core
-        statistics = core.statistics()
-        overlay = statistics.overlay
-        neighbours = len(node.neighbours)
-        rest = {
-            "walks of its own": overlay.own_walks_under_way,
-            "walks of others": overlay.walks_carried,
-            "promised places": overlay.places_promised,
-            "half-open links": statistics.half_open,
-            "requests": statistics.requests_waiting,
-            "requests of others": statistics.requests_served,
-            "broadcasts held": statistics.broadcasts_held,
-            "splits": len(core.overlay.carrier.splits),
-            "acceptances": len(core.overlay.carrier.acceptances),
-            "dials": len(node.dialling),
-        }
-        for what, count in rest.items():
-            if count:
-                self.found(node, f"{count} {what} are left over")
-        if statistics.links != neighbours:
-            self.found(node, f"{statistics.links} links for {neighbours} neighbours")
-        if len(node.ends) != statistics.links:
-            self.found(node, f"{len(node.ends)} pipes for {statistics.links} links")
-        if statistics.timers > statistics.links + TIMERS_BESIDE_LINKS:
-            self.found(node, f"{statistics.timers} timers for {statistics.links} links")
+
+def unrest(node: SimNode) -> list[str]:
+    """What a node still has under way: nothing, most of the time, when all is well."""
+    core = node.core
+    statistics = core.statistics()
+    overlay = statistics.overlay
+    neighbours = len(node.neighbours)
+    rest = {
+        "walks of its own": overlay.own_walks_under_way,
+        "walks of others": overlay.walks_carried,
+        "promised places": overlay.places_promised,
+        "half-open links": statistics.half_open,
+        "requests": statistics.requests_waiting,
+        "requests of others": statistics.requests_served,
+        "broadcasts held": statistics.broadcasts_held,
+        "splits": len(core.overlay.carrier.splits),
+        "acceptances": len(core.overlay.carrier.acceptances),
+        "dials": len(node.dialling),
+    }
+    found = [f"{count} {what} are left over" for what, count in rest.items() if count]
+    if statistics.links != neighbours:
+        found.append(f"{statistics.links} links for {neighbours} neighbours")
+    if len(node.ends) != statistics.links:
+        found.append(f"{len(node.ends)} pipes for {statistics.links} links")
+    if statistics.timers > statistics.links + TIMERS_BESIDE_LINKS:
+        found.append(f"{statistics.timers} timers for {statistics.links} links")
+    return found
 
 
 def components(nodes: Iterable[SimNode]) -> list[list[SimNode]]:

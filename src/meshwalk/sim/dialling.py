@@ -29,7 +29,17 @@ CROSSINGS_AFTER_SYN: Final = 2  # SYN-ACK, and ClientHello on the heels of the A
 class Dialling:
     """One dial under way."""
 
-    __slots__ = ("dial", "life", "link_there", "node", "remote", "target", "target_life", "world")
+    __slots__ = (
+        "dial",
+        "life",
+        "link_there",
+        "node",
+        "remote",
+        "target",
+        "target_life",
+        "there",
+        "world",
+    )
 
     def __init__(self, world: World, node: SimNode, dial: Dial) -> None:
         self.world = world
@@ -41,13 +51,15 @@ class Dialling:
         self.target: SimNode
         self.target_life = 0
         self.link_there = 0
+        self.there: PipeEnd | None = None
+        """The acceptor's end, which waits for the last of the handshake."""
 
     def begin(self) -> None:
         """Send the first SYN."""
         world, node, dial = self.world, self.node, self.dial
         node.dialling[dial.link] = self
         seen = world.leaves(node, dial.address)
-        target = world.find(dial.address, seen)
+        target = world.find(node, dial.address, seen)
         if seen is None or target is None:
             world.dials["silence"] += 1
         else:
@@ -113,16 +125,29 @@ class Dialling:
         there = PipeEnd(target, self.link_there, self.target_life)
         here = PipeEnd(node, dial.link, self.life)
         here.other, there.other = there, here
+        self.there = there
         if not self._is_wanted or node.is_asleep or here.is_blocked:
             world.dials["given up"] += 1
             here.is_open = False
-            world.transmit(there, LOST)  # a reset; nobody at the other end waits for long
+            if not node.has_vanished:
+                world.transmit(there, LOST)  # a reset: nobody at the other end waits for long
             return
         world.dials["established"] += 1
         del node.dialling[dial.link]
         node.ends[dial.link] = here
         world.transmit(there, FINISHED)
         node.do(node.core.secured(dial.link, target.id, dial.address, node.host, node.time()))
+
+    def accepted_end(self, node: SimNode, link: int) -> PipeEnd | None:
+        """The end of this link at the acceptor; None if the link is the dialler's, or too young."""
+        there = self.there
+        is_there = there is not None and there.node is node and there.link == link
+        return there if is_there else None
+
+    def release(self) -> None:
+        """Take what waits at the acceptor's end, if the way is free again."""
+        if self.there is not None:
+            self.there.release()
 
     def finished(self, there: PipeEnd) -> None:
         """The last of the handshake has come to the acceptor."""

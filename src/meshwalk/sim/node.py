@@ -97,7 +97,8 @@ class SimNode:
         self._arming = 0
         """How often the timer was set: only the last setting counts, in whichever life."""
         self._timers_seen = -1
-        self._slept_s = 0.0
+        self.slept_s = 0.0
+        """How far its machine's time is behind the world's."""
         self._asleep_since = 0.0
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class SimNode:
 
     def time(self) -> float:
         """Its machine's time, which stands still while it sleeps."""
-        return self.world.now - self._slept_s
+        return self.world.now - self.slept_s
 
     # Its life; the world calls these.
 
@@ -124,7 +125,7 @@ class SimNode:
         self.life += 1
         self.is_up, self.is_leaving, self.has_vanished, self.is_asleep = True, False, False, False
         self._armed = NEVER
-        now, unix_offset_s = self.time(), UNIX_START_S + self._slept_s
+        now, unix_offset_s = self.time(), UNIX_START_S + self.slept_s
         self.core = self.world.make_core(self, seed, now, unix_offset_s)
         self._timers_seen = -1
         self.core.listening((self.address,) if self.listens else (), now)
@@ -140,12 +141,18 @@ class SimNode:
         """Go on. What waited for it arrives, in order."""
         self.is_asleep = False
         if self._asleep_since != NEVER:
-            self._slept_s += self.world.now - self._asleep_since
-            self.core.calendar_set(UNIX_START_S + self._slept_s)
+            self.slept_s += self.world.now - self._asleep_since
+            self.core.calendar_set(UNIX_START_S + self.slept_s)
         self._armed = NEVER
         self.arm()
+        self.release()
+
+    def release(self) -> None:
+        """Take what waits, where the way is free again."""
         for end in list(self.ends.values()):
             end.release()
+        for dialling in list(self.dialling.values()):
+            dialling.release()
 
     # Commands, as an application would give them.
 
@@ -166,7 +173,13 @@ class SimNode:
         """Perform effects in order, then see to the timer."""
         for effect in effects:
             if type(effect) is Send:
-                self._send(effect)
+                end = self.ends.get(effect.link)
+                if end is None:
+                    continue
+                if self.behaviour is None:
+                    self.world.cross(end, effect.frame)
+                else:
+                    self._misbehave(self.behaviour, end, effect)
             elif type(effect) is Deliver:
                 self.world.observer.delivered(self, effect.delivery)
             elif type(effect) is Dial:
@@ -186,7 +199,9 @@ class SimNode:
         if at is not None and at < self._armed:
             self._armed = at
             self._arming += 1
-            self.world.timeline.add(at + self._slept_s, self._tick, self._arming)
+            # A machine that was stopped while its clock went on has deadlines behind it.
+            due = max(at + self.slept_s, self.world.now)
+            self.world.timeline.add(due, self._tick, self._arming)
 
     def _tick(self, arming: int) -> None:
         if arming != self._arming or not self.is_up or self.is_asleep:
@@ -194,17 +209,12 @@ class SimNode:
         # Not before the time it was set for, as the rounding of a clock that stood still has it.
         now, self._armed = max(self.time(), self._armed), NEVER
         self.do(self.core.tick(now))
-        self.arm()
+        if self._armed == NEVER:  # else a deadline was set, and so the timer, too
+            self.arm()
 
-    def _send(self, send: Send) -> None:
-        end = self.ends.get(send.link)
-        if end is None:
-            return
-        if self.behaviour is None:
-            self.world.cross(end, send.frame)
-        else:
-            for item in self.behaviour.sends(self, send.link, send.frame):
-                self.world.cross(end, item)
+    def _misbehave(self, behaviour: Behaviour, end: PipeEnd, send: Send) -> None:
+        for item in behaviour.sends(self, send.link, send.frame):
+            self.world.cross(end, item)
 
     def _tell(self, effect: Effect) -> None:
         if type(effect) is SavePeer:

@@ -6,7 +6,6 @@ sender's machines hear of it as they would from a real transport: stalled, overf
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from meshwalk.errors import MalformedFrame
@@ -45,10 +44,10 @@ class PipeEnd:
     """Where one end of a pipe receives."""
 
     __slots__ = (
-        "arrive",
         "arrives_at",
         "held",
         "held_bytes",
+        "host",
         "is_open",
         "is_told_full",
         "life",
@@ -60,6 +59,7 @@ class PipeEnd:
 
     def __init__(self, node: SimNode, link: int, life: int) -> None:
         self.node = node
+        self.host = node.host
         self.link = link
         self.life = life
         """Which life of the node it belongs to."""
@@ -72,7 +72,6 @@ class PipeEnd:
         """What has come and could not be taken."""
         self.held_bytes = 0
         self.is_told_full = False
-        self.arrive: Callable[[Item], None] = self._arrive  # bound once: it is used for every item
 
     @property
     def is_blocked(self) -> bool:
@@ -93,30 +92,33 @@ class PipeEnd:
             if self.other.is_open and self.other.node.is_up:
                 self.other.node.core.resumed(self.other.link)
         for item in items:
-            self._arrive(item)
+            self.arrive(item)
 
-    def _arrive(self, item: Item) -> None:
+    def arrive(self, item: Item) -> None:
+        """Take what was sent from the other end, or hold it for as long as it cannot cross."""
         if not self.is_open:
             return
         node = self.node
         if node.life != self.life or not node.is_up:
             # A machine that is up answers with a reset what comes for a process that is gone.
-            self.is_open = False
-            if not node.has_vanished and item is not LOST:
-                node.world.transmit(self.other, LOST)
+            if not node.has_vanished and not self.is_blocked:
+                self.is_open = False
+                if item is not LOST:
+                    node.world.transmit(self.other, LOST)
             return
-        is_free = not (self.held or node.is_asleep or node.world.conditions.blocks_anything)
+        world = node.world
+        is_free = not (self.held or node.is_asleep or world.conditions.blocks_anything)
         if not is_free and (self.held or self.is_blocked):
             self._hold(item)
-            return
-        if type(item) is bytes:
+        elif type(item) is bytes:
             self._take_bytes(item)
         elif item is LOST:
-            node.world.ended(self)
+            world.ended(self)
         elif item is FINISHED:
-            node.world.finished(self)
+            world.finished(self)
         else:
-            node.do(node.core.receive(self.link, (item,), node.time()))  # type: ignore[arg-type]
+            now = world.now - node.slept_s  # the hot path: what `SimNode.time` would say
+            node.do(node.core.receive(self.link, (item,), now))  # type: ignore[arg-type]
 
     def _take_bytes(self, data: bytes) -> None:
         node = self.node
@@ -131,7 +133,7 @@ class PipeEnd:
         self.held.append(item)
         self.held_bytes += size_of(item)
         other, sender = self.other, self.other.node
-        if not other.is_open or not sender.is_up:
+        if not other.is_open or not sender.is_up or sender.is_asleep:
             return
         limits = sender.config.link
         if self.held_bytes > limits.send_buffer_bytes_max:

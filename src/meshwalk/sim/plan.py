@@ -29,6 +29,7 @@ DURATION_S: Final = (60.0, 600.0)  # guess: from a few time-outs to many
 FAULTS_MAX: Final = 40  # guess: one every ten seconds
 ONE_FAULT_IN: Final = 3  # guess: each kind of fault is in one run out of so many
 FRAMES_MAX: Final = 60_000  # guess: what two seconds of computing carry
+DIAL_CROSSINGS: Final = 6  # as dialling.py has it, and the first word
 FLOODED_BYTES_MAX: Final = 200_000_000  # guess: as above, of the longest bodies
 
 
@@ -86,7 +87,7 @@ class Kind(enum.StrEnum):
     NAT = "behind a NAT"
 
 
-class NodePlan(msgspec.Struct, frozen=True):
+class NodePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One node of a plan."""
 
     joins_at: float
@@ -98,7 +99,7 @@ class NodePlan(msgspec.Struct, frozen=True):
     """An attacker's, by its name in attackers.py."""
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fault."""
 
     at: float
@@ -109,7 +110,7 @@ class Step(msgspec.Struct, frozen=True):
     value: float = 0.0
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run. Draw one with `draw`."""
 
     seed: int
@@ -168,6 +169,15 @@ _PARTING: Final = {
 
 _HARMLESS: Final = {Fault.BURST, Fault.JOIN, Fault.REJOIN, Fault.SLOW_PATH, Fault.BANDWIDTH}
 
+_SLOWEST_S: Final = {
+    "constant:10ms": 0.01,
+    "uniform:1ms-10ms": 0.01,
+    "uniform:5ms-200ms": 0.2,
+    "pairs:10ms-150ms": 0.15,
+    "plane:4": 0.2,  # guess: of most pairs
+}
+"""Models of latency, as `latency.parse_latency` reads them, and how long a crossing may take."""
+
 _VALUES: Final[dict[Fault, tuple[float, float]]] = {
     # guess: from a blink to several time-outs of the default configuration
     Fault.CRASH: (0.0, 60.0),
@@ -224,15 +234,7 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
     plan = Plan(
         seed=rng.getrandbits(32),
         config=_draw_config(rng),
-        latency=rng.choice(
-            [
-                "constant:10ms",
-                "uniform:1ms-10ms",
-                "uniform:5ms-200ms",
-                "pairs:10ms-150ms",
-                "plane:4",
-            ]
-        ),
+        latency=rng.choice(list(_SLOWEST_S)),
         nodes=nodes,
         steps=sorted(steps, key=lambda step: step.at),
         duration_s=duration_s,
@@ -241,7 +243,20 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
         requests_per_s=rng.choice([0.0, 1.0, 10.0]),
         body_bytes_max=rng.choice([100, 1000, 100_000]),
     )
-    return _affordable(plan)
+    return _affordable(_workable(plan))
+
+
+def _workable(plan: Plan) -> Plan:
+    """The same with more patience, if walks and the dials after them could not come to an end."""
+    overlay = plan.config.overlay
+    least_s = (overlay.walk_hops + DIAL_CROSSINGS) * _SLOWEST_S[plan.latency]
+    overlay = msgspec.structs.replace(
+        overlay,
+        walk_timeout_s=max(overlay.walk_timeout_s, least_s),
+        place_timeout_s=max(overlay.place_timeout_s, least_s),
+    )
+    config = msgspec.structs.replace(plan.config, overlay=overlay)
+    return msgspec.structs.replace(plan, config=config)
 
 
 def _affordable(plan: Plan) -> Plan:

@@ -8,6 +8,7 @@ SIGMOD 2021: whole days of drawn faults each night, every failure repeatable fro
 from __future__ import annotations
 
 import re
+import struct
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,7 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from meshwalk.errors import InvalidArgument
+from meshwalk.errors import InvalidArgument, MeshwalkError
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.recording import RecordedCore, Write
 from meshwalk.sim.attackers import BEHAVIOURS
@@ -34,6 +35,19 @@ Attempt: TypeAlias = Callable[[int], "Run"]
 # What differs between two cases of the same trouble: bodies, and numbers in hosts and counts.
 _BODY: Final = re.compile(r"""b(['"]).*?\1""")
 _NUMBER: Final = re.compile(r"\d[\d.,]*")
+# What machines with a defect raise: as in replay.py, and what encoding and decoding may.
+_DEFECTS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MeshwalkError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    msgspec.MsgspecError,
+    struct.error,
+)
 _KILLED: Final = "its process was killed; is the memory enough? --jobs 1 has one run at a time"
 
 
@@ -80,10 +94,8 @@ def carry_out(plan: Plan, seed: int | None = None, make_core: MakeCore | None = 
     storm = Storm(plan, make_core)
     try:
         return Run(seed, storm.run())
-    except Exception as error:  # noqa: BLE001 # door: the machines; the run names the error
-        lines = "".join(traceback.format_exception(error)).splitlines()
-        name = f"{type(error).__name__}: {error}"
-        return Run(seed, None, name, "\n".join(lines[-TRACEBACK_LINES:]))
+    except _DEFECTS as error:
+        return _raised(seed, error)
 
 
 def recorded_by(write: Write) -> MakeCore:
@@ -138,9 +150,12 @@ def _over_processes(seeds: Iterator[int], jobs: int, attempt: Attempt) -> Iterat
             running[future] = seed
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
             seed = running.pop(future)
-            if isinstance(future.exception(), BrokenProcessPool):
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
                 workers = None
                 yield Run(seed, None, _KILLED)
+            elif error is not None:
+                yield _raised(seed, error)
             else:
                 yield future.result()
     if workers is not None:
@@ -157,6 +172,12 @@ def _submitted(
             pass
     fresh = pool(jobs)
     return fresh, fresh.submit(attempt, seed)
+
+
+def _raised(seed: int | None, error: BaseException) -> Run:
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    name = f"{type(error).__name__}: {error}"
+    return Run(seed, None, name, "\n".join(lines[-TRACEBACK_LINES:]))
 
 
 def _kind(text: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from meshwalk.config import OverlayConfig
 from meshwalk.sim.attackers import BEHAVIOURS
-from meshwalk.sim.checks import Checks, Finding, components
+from meshwalk.sim.checks import Checks, Finding, components, unrest
 from meshwalk.sim.latency import parse_latency
 from meshwalk.sim.nat import Nat
 from meshwalk.sim.node import SimNode
@@ -68,6 +68,8 @@ class Storm:
         self.checks.expects_order = not plan.delays_frames
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
+        self._is_told = False
+        """Whether each piece has been told of the largest one."""
         self._loss = self._jitter = 0.0
 
     def run(self) -> Verdict:
@@ -81,9 +83,13 @@ class Storm:
         world.run(plan.duration_s)
         self._end_faults()
         mended_s = self._mend()
+        self._expect_one_piece()
+        if len(components(self.honest)) > 1:
+            self._bring_together()
+            mended_s = self._mend()
+            self._expect_one_piece()
         pieces = components(self.honest)
         self._last_words(pieces, is_mended=mended_s is not None)
-        self._expect_one_piece(len(pieces))
         if mended_s is not None:
             self._calm()
         return Verdict(
@@ -250,7 +256,7 @@ class Storm:
         began = world.now
         # Links to who has vanished must have had the time to be noticed.
         world.run(link.idle_timeout_s + link.ping_interval_s)
-        if world.run_until(self._is_mended, patience_s, look_s=0.5):
+        if world.run_until(self._is_whole, patience_s, look_s=0.5):
             return world.now - began
         if self._is_possible():
             for node in self.honest:
@@ -266,6 +272,10 @@ class Storm:
         wanted = self._wanted(self.plan.config.overlay)
         return all(len(node.neighbours) >= wanted for node in self.honest)
 
+    def _is_whole(self) -> bool:
+        """Whether everyone has its links, and no piece that was told of another is on its own."""
+        return self._is_mended() and not (self._is_told and len(components(self.honest)) > 1)
+
     def _is_possible(self) -> bool:
         """Whether everyone can have its links: not in small networks where most cannot be dialled,
         nor among attackers, nor in a fragment that is too small by itself."""
@@ -280,7 +290,7 @@ class Storm:
                 )
             )
             and all(node.behaviour is None for node in up)
-            and not self.plan.parts_the_network
+            and (self._is_told or not self.plan.parts_the_network)
         )
 
     def _can_be_dialled(self, node: SimNode) -> bool:
@@ -302,9 +312,25 @@ class Storm:
                 if not checks.has_heard(node, body):
                     checks.found(node, f"has not heard the last broadcast {body[:40]!r}")
 
-    def _expect_one_piece(self, pieces: int) -> None:
+    def _expect_one_piece(self) -> None:
+        pieces = len(components(self.honest))
         if pieces > 1 and self._is_possible():
-            self.checks.found(None, f"in {pieces} pieces, and nothing had parted it")
+            why = "though told of each other" if self._is_told else "and nothing had parted it"
+            self.checks.found(None, f"in {pieces} pieces, {why}")
+
+    def _bring_together(self) -> None:
+        """Name a node of the largest piece as an entry to one of each other, as a person would."""
+        self._is_told = True
+        largest, *others = components(self.honest)
+        for piece in others:
+            for here, there in ((piece, largest), (largest, piece)):
+                joining = [node for node in here if not node.core.overlay.membership.is_full]
+                entries = [node for node in there if self._can_be_dialled(node)]
+                if joining and entries:
+                    self.rng.choice(joining).join(self.rng.choice(entries))
+                    break
+            else:
+                self._is_told = False  # none of them has place, or none can be dialled
 
     def _calm(self) -> None:
         config = self.plan.config
@@ -317,8 +343,15 @@ class Storm:
         )
         if len(self.world.up) <= config.overlay.links_min:
             return  # too few for anybody to be content, so they go on looking
-        if self._is_mended() and all(node.behaviour is None for node in self.world.up):
+        if any(node.behaviour is not None for node in self.world.up):
+            return
+        # An entry that never let a node in is tried again and again: what is under way then ends.
+        self.world.run_until(self._is_calm, 10 * config.overlay.retry_max_s, look_s=0.5)
+        if self._is_mended():
             self.checks.calm(self.honest)
+
+    def _is_calm(self) -> bool:
+        return not any(unrest(node) for node in self.honest)
 
 
 _ON_NODES: Final = {

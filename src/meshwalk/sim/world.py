@@ -27,7 +27,7 @@ from meshwalk.sim.latency import Latency, Uniform
 from meshwalk.sim.node import Behaviour, Observer, SimNode
 from meshwalk.sim.pipe import LOST, Item, PipeEnd, size_of
 from meshwalk.sim.signatures import CheapSignatures
-from meshwalk.sim.timeline import Timeline
+from meshwalk.sim.timeline import SLOTS_PER_S, Timeline
 from meshwalk.wire.address import DEFAULT_PORT, Address
 from meshwalk.wire.codec import encode_frame
 from meshwalk.wire.peerid import PeerId
@@ -163,8 +163,8 @@ class World:
         """The node stops at once. Its peers see their pipes break, unless its machine goes too."""
         node.is_up, node.has_vanished = False, silently
         for end in list(node.ends.values()):
-            end.is_open = False
             if not silently:
+                end.is_open = False
                 self.transmit(end.other, LOST)
         node.ends.clear()
         node.dialling.clear()
@@ -193,19 +193,16 @@ class World:
         """Call after a change of `conditions`: what waited goes on where the way is free again."""
         for node in self.nodes:
             if node.is_up:
-                for end in list(node.ends.values()):
-                    end.release()
+                node.release()
 
     # Time.
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass. Raises `Endless`."""
         until = self.now + seconds
-        take = self.timeline.take
         count = 0
-        while (event := take(until)) is not None:
-            self.now = event[0]
-            event[2](event[3])
+        for self.now, action, argument in self.timeline.due(until):
+            action(argument)
             count += 1
             if count >= 65_536:  # now and then is enough: it is a guard
                 self._count(count)
@@ -243,40 +240,54 @@ class World:
                 data = encode_frame(item)  # type: ignore[arg-type]
                 self._last = (item, data)
             item = data
-        self.transmit(end.other, item)
-
-    def shut(self, node: SimNode, link: int) -> None:
-        """A node ends a pipe, a dial, or a handshake that it had accepted."""
-        end = node.ends.pop(link, None)
-        if end is not None:
-            end.is_open = False
-            self.transmit(end.other, LOST)
-        node.dialling.pop(link, None)
-
-    def ended(self, end: PipeEnd) -> None:
-        """The end of a pipe has crossed it."""
-        end.is_open = False
-        node = end.node
-        if node.ends.pop(end.link, None) is not None and node.is_up:
-            node.do(node.core.lost(end.link, "", node.time()))
-
-    def transmit(self, to: PipeEnd, item: Item) -> None:
-        """Have an item arrive at the end of a pipe, after all that was sent there before."""
+        to = end.other
         conditions = self.conditions
-        sender = to.other.node.host
-        if conditions.is_plain:
-            at = self.now + conditions.latency.delay_s(sender, to.node.host, self.rng)
-        else:
-            arrival = conditions.arrival_s(self.now, sender, to.node.host, size_of(item))
-            if arrival is None:  # lost too often: the sender's system gives the pipe up
-                self._give_up(to)
-                return
-            at = arrival
+        if not conditions.is_plain:
+            self.transmit(to, item)
+            return
+        # The hot path: what `transmit` and `Timeline.add` would do.
+        at = self.now + conditions.latency.delay_s(end.host, to.host, self.rng)
         if at < to.arrives_at:
             at = to.arrives_at
         else:
             to.arrives_at = at
-        self.timeline.add(at, to.arrive, item)
+        events = self.timeline.ahead.get(int(at * SLOTS_PER_S))
+        if events is not None:
+            events.append((at, to.arrive, item))
+        else:
+            self.timeline.add(at, to.arrive, item)
+
+    def shut(self, node: SimNode, link: int) -> None:
+        """A node ends a pipe, a dial, or a handshake that it had accepted."""
+        end = node.ends.pop(link, None)
+        dialling = node.dialling.pop(link, None)
+        if dialling is not None:
+            end = dialling.accepted_end(node, link)
+        if end is not None:
+            end.is_open = False
+            self.transmit(end.other, LOST)
+
+    def ended(self, end: PipeEnd) -> None:
+        """The end of a pipe has crossed it, be it before the last of the handshake."""
+        end.is_open = False
+        node, link = end.node, end.link
+        if node.life != end.life or not node.is_up:
+            return
+        dialling = node.dialling.get(link)
+        if dialling is not None and dialling.accepted_end(node, link) is end:
+            del node.dialling[link]
+        elif node.ends.pop(link, None) is None:
+            return
+        node.do(node.core.lost(link, "", node.time()))
+
+    def transmit(self, to: PipeEnd, item: Item) -> None:
+        """Have an item arrive at the end of a pipe, after all that was sent there before."""
+        at = self.conditions.arrival_s(self.now, to.other.host, to.host, size_of(item))
+        if at is None:  # lost too often: the sender's system gives the pipe up
+            self._give_up(to)
+            return
+        to.arrives_at = max(at, to.arrives_at)
+        self.timeline.add(to.arrives_at, to.arrive, item)
 
     def _give_up(self, to: PipeEnd) -> None:
         for end in (to, to.other):
@@ -312,8 +323,11 @@ class World:
         seen = nat.outbound(node.host, self._ports, to.host, to.port, self.now)
         return None if seen is None else Address(*seen)
 
-    def find(self, address: Address, seen: Address | None) -> SimNode | None:
-        """Whose machine a connection to an address comes to; None when it is dropped."""
+    def find(self, node: SimNode, address: Address, seen: Address | None) -> SimNode | None:
+        """Whose machine a node's connection to an address comes to; None when it is dropped."""
+        within = self.behind_nat.get(address.host)
+        if within is not None and within is not self.behind_nat.get(node.host):
+            return None  # an address that means something behind that NAT only
         nat = self._nats.get(address.host)
         if nat is not None and seen is not None:
             inside = nat.inbound(seen.host, seen.port, address.port, self.now)

@@ -227,3 +227,101 @@ def test_link_to_the_entry_ends_with_its_walks() -> None:
     (walk,) = walks_in(says(effects))
     effects = bench.hear(link, JoinReply(JoinOutcome.NO_PLACE, 1), 0.2, to=walk.id)
     assert [d.link for d in disconnects(effects)] == [link.number]
+
+
+def content() -> Bench:
+    """A node that lacks nothing and has room."""
+    bench = Bench(links_min=1)
+    bench.neighbour(1)
+    bench.tick_until(20)
+    return bench
+
+
+def test_an_entry_is_owed_a_link_though_others_filled_the_node() -> None:
+    """A defect: whose first walk failed and who was linked with meanwhile never tried the entry
+    again. Nodes that were all started at once came up in two networks."""
+    bench = content()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 30.0))
+    link, effects = bench.succeed(connect, 99, 30.1)
+    (walk,) = walks_in(says(effects))
+    bench.hear(link, JoinReply(JoinOutcome.NO_PLACE, 1), 30.2, to=walk.id)
+    bench.end(link, CloseReason.DONE, 30.3)
+    (again,) = connects(bench.tick_until(120))
+    assert again.address == ENTRY
+    link, effects = bench.succeed(again, 99, 120.1)
+    (walk,) = walks_in(says(effects))
+    bench.open(bench.link(2, token=token_of(walk)), 120.2)
+    bench.end(link, CloseReason.DONE, 120.3)
+    assert not connects(bench.tick_until(1000)), "it has brought a link, and is owed no more"
+
+
+def test_a_dead_entry_is_told_once_as_long_as_nothing_is_missing() -> None:
+    bench = content()
+    pending = connects(bench.overlay.enter(ENTRY, None, 30.0))
+    told, dials, now = 0, 0, 30.0
+    while now < 300:
+        for connect in pending:
+            dials += 1
+            told += len([t for t in tells(bench.fail(connect, now)) if t.event])
+        now += 0.5
+        pending = connects(bench.tick_until(now))
+    assert told == 1
+    assert 5 < dials < 30, "again and again, with pauses that grow"
+
+
+def test_who_cannot_be_dialled_follows_dial_me_to_an_entry_it_is_owed() -> None:
+    """A defect: with enough links it did not, and never came out of its fragment."""
+    bench = content()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 30.0))
+    link, effects = bench.succeed(connect, 99, 30.1)
+    (walk,) = walks_in(says(effects))
+    reply = JoinReply(JoinOutcome.DIAL_ME, 1, record_of(98))
+    (dial,) = connects(bench.hear(link, reply, 30.2, to=walk.id))
+    assert (dial.expected, dial.token) == (peer_of(98), token_of(walk))
+
+
+def test_own_limit_on_dials_makes_it_wait() -> None:
+    """A defect: while a promised place was being dialled, a dial that was not begun was asked for
+    again in the same step, without end."""
+    bench = Bench()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    link, effects = bench.succeed(connect, 99, 0.1)
+    (walk, *_) = walks_in(says(effects))
+    reply = JoinReply(JoinOutcome.DIAL_ME, 1, record_of(98))
+    assert connects(bench.hear(link, reply, 0.2, to=walk.id))
+    sources = connects(bench.end(link, CloseReason.DONE, 0.3) + bench.tick_until(3))
+    assert sources
+    for source in sources:
+        assert not connects(bench.overlay.not_dialled(source.attempt, 3.0))
+    assert connects(bench.tick_until(10)), "but it is tried again"
+
+
+def test_alone_with_a_known_entry_it_waits_longer_and_longer() -> None:
+    """Whom it reached by an entry counts as tried, or the pause would not grow."""
+    bench = Bench()
+    (connect,) = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    link, effects = bench.succeed(connect, 99, 0.1)
+    (walk, *_) = walks_in(says(effects))
+    neighbour = bench.link(99, token=token_of(walk))
+    bench.open(neighbour, 0.2)
+    bench.end(link, CloseReason.DONE, 0.3)
+    pending, dials, now = connects(bench.end(neighbour, None, 0.4)), 0, 0.4
+    while now < 300:
+        for connect in pending:
+            dials += 1
+            pending = connects(bench.fail(connect, now))
+        now += 0.25
+        pending = connects(bench.tick_until(now))
+    assert dials < 60, "some ten a minute at most"
+
+
+def test_a_split_taken_leaves_the_walk_open_to_its_other_half() -> None:
+    """A defect: when the link that was split was also the way back, the answer BUSY ended the walk,
+    the other half was refused, and the network had lost a link."""
+    bench, walk = walking()
+    link = bench.overlay.membership.neighbours[peer_of(1)].link
+    split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walk))
+    bench.open(split, 0.1)
+    bench.hear(link, JoinReply(JoinOutcome.BUSY, 1), 0.2, to=walk.id)
+    accept = bench.link(3, Purpose.JOIN_ACCEPT, token=token_of(walk))
+    assert bench.overlay.asked(accept, bench.hello(accept), 0.3) is None

@@ -46,6 +46,11 @@ class Entry(msgspec.Struct):
     next_try_at: float = float("-inf")
     peer: PeerId | None = None
     """Who answered there last."""
+    is_served: bool = False
+    """A walk from there has brought a link. Until then the entry is owed one, links or no links:
+    whoever named it wants to be where it is, and others may have filled this node meanwhile."""
+    tries: int = 0
+    """How often somebody answered there, and no walk from there brought a link."""
 
 
 class Walk(msgspec.Struct):
@@ -134,11 +139,8 @@ class Walks:
         wanted = (missing + 1) // 2 - len(self.walks)
         if wanted <= 0:
             # A fragment that lacks nothing is joined to another by naming one of that as an entry.
-            fresh = [] if self._membership.is_full else self._fresh()
-            if fresh and now < self._not_before:
-                self._timers.set(REFILL, self._not_before)
-            else:
-                self._dial_all([Source(e, None, [e.address], e.address) for e in fresh], now)
+            if not self._membership.is_full:
+                self._dial_owed(now)
             return
         if now < self._not_before:
             self._timers.set(REFILL, self._not_before)
@@ -173,6 +175,9 @@ class Walks:
         walk = self.walks.get(token) or self.late.get(token)
         if walk is None:
             return
+        for entry in self.entries:
+            if entry.peer == walk.link.peer:
+                entry.is_served = True
         if purpose is Purpose.JOIN_SPLIT:
             walk.split_taken = True
         else:
@@ -188,7 +193,8 @@ class Walks:
             return False
         if reply.outcome is JoinOutcome.DIAL_ME:
             self.counts["dial me"] += 1
-            if self._membership.missing and not walk.is_promised:
+            is_wanted = self._membership.missing or self._is_owed(walk)
+            if is_wanted and not walk.is_promised:
                 self._dial_acceptor(walk, reply, now)
         elif walk.token in self.walks:
             self.counts[reply.outcome.name.lower().replace("_", " ")] += 1
@@ -207,12 +213,14 @@ class Walks:
         what = self.attempts.pop(attempt)
         if isinstance(what, Promised):
             return  # a standing link: `linked` has been told
-        is_new_entry = what.entry is not None and what.entry.peer is None
+        is_owed = what.entry is not None and not what.entry.is_served
         if what.entry is not None:
             what.entry.failures, what.entry.peer = 0, link.peer
+            what.entry.tries += 1
+            what.entry.next_try_at = now + self._pause(what.entry.tries)
         if link.peer is not None:
             self._book.tried(link.peer, now)
-        if self._membership.missing or (is_new_entry and not self._membership.is_full):
+        if self._membership.missing or (is_owed and not self._membership.is_full):
             wanted = max(1, (self._membership.missing + 1) // 2 - len(self.walks))
             for _ in range(wanted):
                 self._start(link, now)
@@ -317,6 +325,25 @@ class Walks:
         self._dial_all(chosen, now)
         return bool(chosen)
 
+    def _is_owed(self, walk: Walk) -> bool:
+        """Whether it came from an entry that has brought no link yet, and there is room for one."""
+        return not self._membership.is_full and any(
+            e.peer == walk.link.peer and not e.is_served for e in self.entries
+        )
+
+    def _dial_owed(self, now: float) -> None:
+        """Dial the entries that no link has come from yet, those that may be tried now."""
+        neighbours = self._membership.neighbours
+        owed = [e for e in self.entries if not e.is_served and e.peer not in neighbours]
+        if not owed:
+            return
+        next_try_at = max(self._not_before, min(e.next_try_at for e in owed))
+        if now < next_try_at:
+            self._timers.set(REFILL, next_try_at)
+            return
+        ready = [e for e in owed if e.next_try_at <= now]
+        self._dial_all([Source(e, None, [e.address], e.address) for e in ready], now)
+
     def _fresh(self) -> list[Entry]:
         """Entries that have been given and not been tried yet."""
         return [e for e in self.entries if e.failures == 0 and e.peer is None]
@@ -358,11 +385,12 @@ class Walks:
     def _entry_failed(self, entry: Entry, ended: Ended, *, is_myself: bool, now: float) -> None:
         if is_myself:  # an entry that is this node leads nowhere
             self.entries = [e for e in self.entries if e.address != entry.address]
+        is_news = entry.failures == 0 or self._membership.missing > 0
         entry.failures += 1
         entry.next_try_at = now + self._pause(entry.failures)
         why = "this is the node itself" if is_myself else ended.text
-        event = EntryFailed(entry.address, why, ended.not_admitted)
-        self._out.append(Tell(event))
+        if is_news:
+            self._out.append(Tell(EntryFailed(entry.address, why, ended.not_admitted)))
 
     def _wait_for_somebody(self, now: float) -> None:
         times = [e.next_try_at for e in self.entries]

@@ -190,7 +190,8 @@ def _plot_rounds(groups: dict[Group, list[Row]]) -> Plot:
         series.append(Series(f"{pattern}, n={nodes:,}", list(range(1, rounds + 1)), ys, low, high))
     ends = [1, longest]
     for label, value in (("HyParView, flooded", FLOOD_RMR), ("Plumtree", TREE_RMR)):
-        series.append(Series(f"{label} (published)", ends, [value] * 2, style=Style.DASHED))
+        name = f"{label} (published): {value:.0f}"
+        series.append(Series(name, ends, [value] * 2, style=Style.DASHED))
     return Plot("redundancy", "Copies beyond one for each node", "round", "RMR", series)
 
 

@@ -211,7 +211,7 @@ def fail(world: World, detector: Detector, share: float, *, keeps_entry: bool = 
     walks_before, live_known = _walks(survivors), _live_known(survivors)
     heard = world.observer = Heard()
     for number in failing:
-        _stop(world, world.nodes[number], detector)
+        stop(world, world.nodes[number], detector)
     began_at = world.now
     unrepaired, states = 0.0, []
     for number, at_s in enumerate(BROADCASTS_AT_S):
@@ -256,7 +256,8 @@ def failing_nodes(
     return dict.fromkeys([0, *rng.sample(range(1, count), failing - 1)])
 
 
-def _stop(world: World, node: SimNode, detector: Detector) -> None:
+def stop(world: World, node: SimNode, detector: Detector) -> None:
+    """The node is gone, and its neighbours learn of it in this way."""
     ends = list(node.ends.values())
     world.crash(node, silently=detector is not Detector.PIPES_BREAK)
     if detector is Detector.ON_SEND:

@@ -13,6 +13,7 @@ MACHINES: Final = "machines"
 WHOLE: Final = 0.999  # of the survivors: a broadcast that reaches so many counts as reliable
 FIRST: Final = 10  # guess: broadcasts "right after": they begin within five seconds
 LAST: Final = 5  # guess: broadcasts "at the end"
+RECOVERIES: Final = (0.5, 0.8, 0.9, 0.95)  # guess: shares that failed, with a plot of their own
 SHOWN: Final = (1, 2, 3, 5, 10, 20, 30)  # broadcasts with a column of their own; then the last
 
 # HyParView (DSN 2007, section 5), from its text: no visible effect of failures up to 80 %, and
@@ -99,7 +100,8 @@ def _unrepaired(rows: list[Row]) -> Table:
             [_network(row), row["nodes"], *(_percent(means.get(share)) for share in shares)]
         )
         if row["kind"] == GRAPH:
-            theory = [100 * surviving_share(row["links"], share) ** 2 for share in shares]
+            # Above the threshold it is 0, and what is computed is a hair more.
+            theory = [round(100 * surviving_share(row["links"], s) ** 2, 3) for s in shares]
             lines.append([f"{_network(row)}, theory", None, *theory])
     title = "No repair: survivors that a flood reaches (%), by the share that failed"
     return Table(title, ["network", "nodes", *map(_heading, shares)], lines)
@@ -222,22 +224,24 @@ def plots(rows: list[Row]) -> list[Plot]:
     most = max(len(group) for group in groups.values())
     nodes = max(key[1] for key, group in groups.items() if len(group) == most)
     chosen = {key[0]: group for key, group in groups.items() if key[1] == nodes}
-    shares = sorted({share for group in chosen.values() for share in group})
+    shares = {share for group in chosen.values() for share in group}
     found += [
         _plot_reach("early", "first five seconds", chosen, nodes, early_reach),
         _plot_reach("late", "once healed, or after five minutes", chosen, nodes, late_reach),
-        *(_plot_recovery(chosen, nodes, share) for share in shares if share >= 0.5),  # guess
+        *(_plot_recovery(chosen, nodes, share) for share in RECOVERIES if share in shares),
     ]
     return found
 
 
 def _plot_unrepaired(rows: list[Row]) -> Plot:
     series: list[Series] = []
-    for row in rows:
+    one_of_each = {
+        (row["nodes"], row["links"] if row["kind"] == GRAPH else MACHINES): row
+        for row in reversed(rows)  # of several seeds, the first
+    }
+    for row in reversed(one_of_each.values()):
         xs, means, low, high = map(list, zip(*row["unrepaired"], strict=True))
-        label = f"{_network(row)}, n={row['nodes']:,}"
-        if label not in [one.label for one in series]:
-            series.append(Series(label, xs, means, low, high))
+        series.append(Series(f"{_network(row)}, n={row['nodes']:,}", xs, means, low, high))
     for row in rows:
         if row["kind"] == GRAPH:
             xs = [share for share, *_ in row["unrepaired"]]
