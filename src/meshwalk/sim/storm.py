@@ -35,8 +35,11 @@ class Verdict(msgspec.Struct, frozen=True):
     findings: list[Finding]
     nodes: int
     up: int
+    fragments: int
+    """Into how many components the network has come apart. Fragments that have all they want do not
+    look for each other yet, so more than one is no finding."""
     pieces: int
-    """Into how many components the network has come apart in the end."""
+    """How many are left after one node of each was told of the largest."""
     deliveries: int
     events: int
     seconds: float
@@ -65,7 +68,7 @@ class Storm:
             events_max=EVENTS_MAX,
         )
         self.checks.world = self.world
-        self.checks.expects_order = not plan.delays_frames
+        self.checks.expects_order = not (plan.delays_frames or plan.forgets_senders)
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
         self._is_told = False
@@ -83,12 +86,13 @@ class Storm:
         world.run(plan.duration_s)
         self._end_faults()
         mended_s = self._mend()
-        self._expect_one_piece()
-        if len(components(self.honest)) > 1:
+        pieces = components(self.honest)
+        fragments = len(pieces)
+        if fragments > 1:
             self._bring_together()
             mended_s = self._mend()
-            self._expect_one_piece()
-        pieces = components(self.honest)
+            pieces = components(self.honest)
+            self._expect_one(pieces)
         self._last_words(pieces, is_mended=mended_s is not None)
         if mended_s is not None:
             self._calm()
@@ -96,6 +100,7 @@ class Storm:
             findings=self.checks.findings,
             nodes=len(world.nodes),
             up=len(world.up),
+            fragments=fragments,
             pieces=len(pieces),
             deliveries=self.checks.delivered_count,
             events=world.events,
@@ -260,7 +265,8 @@ class Storm:
             return world.now - began
         if self._is_possible():
             for node in self.honest:
-                if len(node.neighbours) < self._wanted(overlay):
+                is_short = len(node.neighbours) < self._wanted(overlay)
+                if is_short and (self._is_told or not self._is_helpless(node)):
                     text = f"{len(node.neighbours)} links after {patience_s:.0f} s without faults"
                     self.checks.found(node, text)
         return None
@@ -305,18 +311,33 @@ class Storm:
             for node in piece:
                 words[self.work.broadcast(node, 1)] = piece
         world.run(LAST_WORDS_S)
-        if not is_mended or any(node.behaviour is not None for node in world.up):
+        if not is_mended or self.plan.forgets_senders:
+            return
+        if any(node.behaviour is not None for node in world.up):
             return
         for body, piece in words.items():
             for node in piece:
                 if not checks.has_heard(node, body):
                     checks.found(node, f"has not heard the last broadcast {body[:40]!r}")
 
-    def _expect_one_piece(self) -> None:
-        pieces = len(components(self.honest))
-        if pieces > 1 and self._is_possible():
-            why = "though told of each other" if self._is_told else "and nothing had parted it"
-            self.checks.found(None, f"in {pieces} pieces, {why}")
+    def _expect_one(self, pieces: list[list[SimNode]]) -> None:
+        if len(pieces) > 1 and self._is_told and self._is_possible():
+            self.checks.found(None, f"in {len(pieces)} pieces, though told of each other")
+
+    def _is_helpless(self, node: SimNode) -> bool:
+        """Whether its piece is too small for it, and knows nobody alive elsewhere: everyone that a
+        newcomer was told of may have died before it could learn of others."""
+        up = {other.id: other for other in self.world.up}
+        piece = next(piece for piece in components(up.values()) if node in piece)
+        if len(piece) > self._wanted(self.plan.config.overlay):
+            return False
+        addresses = {other.address for other in up.values() if other not in piece}
+        peers = {peer for peer, other in up.items() if other not in piece}
+        return not any(
+            peers & set(member.core.overlay.book.entries)
+            or addresses & {entry.address for entry in member.core.overlay.walks.entries}
+            for member in piece
+        )
 
     def _bring_together(self) -> None:
         """Name a node of the largest piece as an entry to one of each other, as a person would."""
