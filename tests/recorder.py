@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any, NamedTuple
 
 from meshwalk.events import Delivery, Event, NeighbourDown, NeighbourUp
 from meshwalk.proto.effects import Dial, Effect, Happened
+from meshwalk.proto.node import NodeCore
+from meshwalk.proto.recording import INPUTS
 from meshwalk.sim.latency import Latency
 from meshwalk.sim.node import Observer, SimNode
 from meshwalk.sim.pipe import Item, PipeEnd
@@ -56,6 +60,40 @@ class Recorder(Observer):
             elif isinstance(event, NeighbourDown):
                 balance[event.peer] -= 1
         return balance
+
+
+class Call(NamedTuple):
+    """An input of a node's machines."""
+
+    at: float
+    """Virtual time."""
+    node: SimNode
+    what: str
+    given: tuple[Any, ...]
+
+
+class Spied:
+    """Makes cores that note each input before they take it. Give it to a world as `make_core`."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def __call__(self, node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
+        core = NodeCore(node.signatures, node.config, Random(seed), now, unix_offset_s)
+        for name in INPUTS:
+            setattr(core, name, self._noted(node, name, getattr(core, name)))
+        return core
+
+    def _noted(self, node: SimNode, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any, **named: Any) -> Any:
+            self.calls.append(Call(node.world.now, node, name, (*given, *named.values())))
+            return call(*given, **named)
+
+        return noted
+
+    def of(self, node: SimNode, *names: str) -> list[Call]:
+        """The calls of these inputs at a node."""
+        return [call for call in self.calls if call.node is node and call.what in names]
 
 
 class RecordedWorld(World):

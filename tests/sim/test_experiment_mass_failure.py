@@ -91,6 +91,16 @@ def test_the_first_broadcast_is_a_flood_of_what_is_left(
     assert found["survivors"] == round(60 * (1 - share))
 
 
+def test_single_broadcasts_are_what_the_links_let_one_expect(world: World) -> None:
+    """Over many senders they come to the mean that each state gives; silence holds it still."""
+    found = fail_in_a_copy(world, Detector.SILENCE, 0.7)
+    before = [n for n, (at_s, _) in enumerate(found["reached"]) if at_s < 10]
+    in_reach = {found["states"][n]["in_reach"] for n in before}
+    assert len(in_reach) == 1
+    reached = [found["reached"][n][1] for n in before]
+    assert sum(reached) / len(reached) == pytest.approx(in_reach.pop(), abs=0.15)
+
+
 def test_who_fails() -> None:
     assert 0 in failing_nodes(20, 0.5, Random(1))
     assert 0 not in failing_nodes(20, 0.95, Random(1), keeps_entry=True)

@@ -195,7 +195,8 @@ class _One:
             run = carry_out(self._plan, self._options.seed, recorded_by(trace.write))
             is_whole = trace.write(Note(text="the run is over"))
         if is_whole:
-            _say(f"wrote {path}; for one node of it: meshwalk sim replay {path} --node HOST")
+            again = shlex.join(["meshwalk", "sim", "replay", str(path), "--node", _host_of(run)])
+            _say(f"wrote {path}; for one node of it: {again}")
         else:
             _say(f"{path} ends before the run does: the disk is full, or it is at its limit")
         return run
@@ -271,6 +272,12 @@ def _print_json(tally: _Tally) -> None:
         "failed": tally.failed,
     }
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _host_of(run: Run) -> str:
+    """Where something was found first, as a trace names it."""
+    findings = run.verdict.findings if run.verdict is not None else []
+    return next((finding.host for finding in findings if finding.host), "HOST")
 
 
 def _count(number: int, what: str) -> str:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from meshwalk.config import Config
 from meshwalk.proto.effects import Dial, Effect, Send, Shut
-from meshwalk.proto.link import Ended, Link, LinkState, News
+from meshwalk.proto.link import OPEN, Ended, Link, LinkState, News
 from meshwalk.proto.rate import TokenBucket
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
@@ -36,6 +36,24 @@ LinkNews: TypeAlias = tuple[Link, News] | None
 
 class Connections:
     """All links of one node, by number."""
+
+    __slots__ = (
+        "_accept_rate",
+        "_agent",
+        "_config",
+        "_dialling",
+        "_half_open",
+        "_hosts",
+        "_new_id",
+        "_next_link",
+        "_out",
+        "_own_record",
+        "_timers",
+        "ended",
+        "links",
+        "me",
+        "refused",
+    )
 
     def __init__(
         self,
@@ -177,7 +195,13 @@ class Connections:
     def tick(self, number: int, now: float) -> LinkNews:
         """A link's deadline has come."""
         link = self.links.get(number)
-        return None if link is None else self._after(link, link.tick(now))
+        if link is None:
+            return None
+        news = link.tick(now)
+        if news is None and link.state is OPEN:  # nearly always: it has sent a ping
+            self._timers.set((TIMER, number), link.deadline_open())
+            return None
+        return self._after(link, news)
 
     # Commands of the machines above.
 

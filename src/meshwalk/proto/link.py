@@ -116,37 +116,45 @@ def printable(text: str) -> str:
 class RoundTrips:
     """The last round-trip times of a link, in seconds. Seed 001 keeps 20."""
 
-    __slots__ = ("_offsets", "_window", "samples")
+    __slots__ = ("_length", "_pairs")
 
     def __init__(self, window: int) -> None:
-        # Arrays: a deque takes 0.7 KiB from the start, and every float in it 24 bytes more.
-        self.samples = array("d")
-        self._offsets = array("d")
-        self._window = window
+        # One array of round trips and clock offsets in turn: a deque takes 0.7 KiB from the start,
+        # and every float in it 24 bytes more.
+        self._pairs = array("d")
+        self._length = 2 * window
 
     def add(self, rtt_s: float, offset_s: float) -> None:
-        samples, offsets = self.samples, self._offsets
-        samples.append(rtt_s)
-        offsets.append(offset_s)
-        if len(samples) > self._window:
-            del samples[0], offsets[0]
+        pairs = self._pairs
+        pairs.append(rtt_s)
+        pairs.append(offset_s)
+        if len(pairs) > self._length:
+            del pairs[:2]
+
+    @property
+    def samples(self) -> array[float]:
+        """The round trips, oldest first."""
+        return self._pairs[::2]
 
     @property
     def clock_offset_s(self) -> float | None:
         """The peer's clock minus ours, by the quickest of the samples (RFC 5905 section 10)."""
-        return min(zip(self.samples, self._offsets, strict=True))[1] if self.samples else None
+        pairs = self._pairs
+        return min(zip(pairs[::2], pairs[1::2], strict=True))[1] if pairs else None
 
     @property
     def mean_s(self) -> float | None:
         """Mean of the samples; None before the first."""
-        return sum(self.samples) / len(self.samples) if self.samples else None
+        samples = self.samples
+        return sum(samples) / len(samples) if samples else None
 
     @property
     def jitter_s(self) -> float | None:
         """Mean difference between one sample and the next; None before the second."""
-        if len(self.samples) < 2:
+        samples = self.samples
+        if len(samples) < 2:
             return None
-        steps = [abs(b - a) for a, b in itertools.pairwise(self.samples)]
+        steps = [abs(b - a) for a, b in itertools.pairwise(samples)]
         return sum(steps) / len(steps)
 
 
@@ -154,6 +162,7 @@ class Link:
     """One end of one connection."""
 
     __slots__ = (
+        "_asked",
         "_config",
         "_new_id",
         "_out",
@@ -164,6 +173,7 @@ class Link:
         "attempt",
         "expected",
         "heard_at",
+        "is_standing",
         "messages_in",
         "messages_out",
         "number",
@@ -198,6 +208,8 @@ class Link:
         self.outbound = outbound
         self.remote = remote
         self.purpose = purpose
+        self.is_standing = purpose in STANDING_PURPOSES
+        """Whether the link is meant to make its ends neighbours."""
         self.token = token
         self.expected = expected
         self.state = LinkState.SECURING
@@ -218,13 +230,10 @@ class Link:
         self._new_id = new_id
         self._ping_at = now
         self._pings: dict[int, float] = {}
+        self._asked: set[int] | None = None
+        """Those of `_pings` that somebody waits for."""
         self._over = False  # Ended has been said
         self._was_open = False
-
-    @property
-    def is_standing(self) -> bool:
-        """Whether the link is meant to make its ends neighbours."""
-        return self.purpose in STANDING_PURPOSES
 
     @property
     def is_open(self) -> bool:
@@ -259,6 +268,27 @@ class Link:
         return self.close(
             CloseReason.PROTOCOL, f"{kind} is not allowed in {self.state.name.lower()}", now
         )
+
+    def pinged(self, ping: Ping, now: float) -> None:
+        """The peer measures an open link. A short way in, for the most frequent frames."""
+        self.heard_at = now
+        at = int(now * 1e6)
+        self._out.append(Send(self.number, Pong(ping.id, ping.sent_at_us, at, at)))
+
+    def ponged(self, pong: Pong, now: float) -> None:
+        """The peer of an open link answers a ping."""
+        self.heard_at = now
+        sent_at = self._pings.pop(pong.in_reply_to, None)
+        if sent_at is None:
+            return  # late, repeated or invented: no measurement
+        there_s = (pong.sent_at_us - pong.ping_received_at_us) / 1e6
+        rtt_s = now - sent_at
+        if 0.0 <= there_s <= rtt_s:  # else the peer's stamps are nonsense: count its time as path
+            rtt_s -= there_s
+        offset_s = (pong.ping_received_at_us / 1e6 - sent_at + pong.sent_at_us / 1e6 - now) / 2
+        self.round_trips.add(rtt_s, offset_s)
+        if self._asked and pong.in_reply_to in self._asked:  # nobody waits for the others
+            self._out.append(Measured(pong.in_reply_to, rtt_s))
 
     def retire(self, now: float) -> None:
         """The link lost to its twin, whose dialler closes it; if that fails to come, we do."""
@@ -296,8 +326,23 @@ class Link:
 
     def tick(self, now: float) -> News | None:
         """Its deadline has come: ping, or give up."""
-        if self.state is OPEN:
-            return self._tick_open(now)
+        config = self._config
+        if self.state is not OPEN:
+            return self._tick_closed(now)
+        if self.stalled_at is not None and now >= self.stalled_at + config.stall_timeout_s:
+            return self.close(CloseReason.SLOW, "the peer does not read", now)
+        if self.retires_at is not None and now >= self.retires_at:
+            return self.close(CloseReason.DUPLICATE, "", now)
+        if self.is_standing:
+            if now >= self.heard_at + config.idle_timeout_s:
+                return self.close(CloseReason.IDLE, "nothing heard for too long", now)
+            if now >= self._ping_at:
+                self._ping(now)
+        elif now >= self.heard_at + config.temporary_timeout_s:
+            return self.close(CloseReason.DONE, "unused", now)
+        return None
+
+    def _tick_closed(self, now: float) -> News | None:
         config = self._config
         if self.state is LinkState.SECURING:
             if now >= self.since + self._securing_timeout_s:
@@ -311,25 +356,10 @@ class Link:
             self._out.append(Shut(self.number, at_once=True))
         return None
 
-    def _tick_open(self, now: float) -> News | None:
-        config = self._config
-        if self.stalled_at is not None and now >= self.stalled_at + config.stall_timeout_s:
-            return self.close(CloseReason.SLOW, "the peer does not read", now)
-        if self.retires_at is not None and now >= self.retires_at:
-            return self.close(CloseReason.DUPLICATE, "", now)
-        if self.is_standing:
-            if now >= self.heard_at + config.idle_timeout_s:
-                return self.close(CloseReason.IDLE, "nothing heard for too long", now)
-            if now >= self._ping_at:
-                self.ping(now)
-        elif now >= self.heard_at + config.temporary_timeout_s:
-            return self.close(CloseReason.DONE, "unused", now)
-        return None
-
     def deadline(self) -> float | None:
         """When `tick` is next due; it may turn out too early, never too late."""
         if self.state is OPEN:
-            return self._deadline_open()
+            return self.deadline_open()
         config = self._config
         if self.state is LinkState.SECURING:
             return self.since + self._securing_timeout_s
@@ -339,7 +369,8 @@ class Link:
             return self.since + config.close_timeout_s
         return None
 
-    def _deadline_open(self) -> float:
+    def deadline_open(self) -> float:
+        """`deadline` of a link that is open."""
         config = self._config
         if self.is_standing:
             at = self.heard_at + config.idle_timeout_s
@@ -354,14 +385,19 @@ class Link:
         return at
 
     def ping(self, now: float) -> int:
-        """Measure the round trip once more; returns the ping's id."""
+        """Measure the round trip for somebody who waits for `Measured` with the returned id."""
+        id = self._ping(now)
+        self._asked = {*(self._asked or ()), id} & self._pings.keys()
+        return id
+
+    def _ping(self, now: float) -> int:
         self._ping_at = now + self._config.ping_interval_s
-        ping = Ping(self._new_id(), int(now * 1e6))
-        self._pings[ping.id] = now
+        id = self._new_id()
+        self._pings[id] = now
         if len(self._pings) > self._config.rtt_window:
             del self._pings[next(iter(self._pings))]
-        self._out.append(Send(self.number, ping))
-        return ping.id
+        self._out.append(Send(self.number, Ping(id, int(now * 1e6))))
+        return id
 
     # Frames.
 
@@ -374,6 +410,7 @@ class Link:
             self._open(now)
             return Opened(hello)
         self.purpose = hello.purpose
+        self.is_standing = hello.purpose in STANDING_PURPOSES
         self.token = hello.token
         return Asked(hello)
 
@@ -382,22 +419,6 @@ class Link:
             return None  # a refused stranger's messages: nobody here has agreed to hear them
         self.messages_in += 1
         return Arrived(message)
-
-    def _on_ping(self, ping: Ping, now: float) -> None:
-        at = int(now * 1e6)
-        self._out.append(Send(self.number, Pong(ping.id, ping.sent_at_us, at, at)))
-
-    def _on_pong(self, pong: Pong, now: float) -> None:
-        sent_at = self._pings.pop(pong.in_reply_to, None)
-        if sent_at is None:
-            return  # late, repeated or invented: no measurement
-        there_s = (pong.sent_at_us - pong.ping_received_at_us) / 1e6
-        rtt_s = now - sent_at
-        if 0.0 <= there_s <= rtt_s:  # else the peer's stamps are nonsense: count its time as path
-            rtt_s -= there_s
-        offset_s = (pong.ping_received_at_us / 1e6 - sent_at + pong.sent_at_us / 1e6 - now) / 2
-        self.round_trips.add(rtt_s, offset_s)
-        self._out.append(Measured(pong.in_reply_to, rtt_s))
 
     def _on_close(self, close: Close, now: float) -> News | None:
         was_open = self.state is OPEN
@@ -418,7 +439,7 @@ class Link:
     _HANDLERS: ClassVar[dict[LinkState, dict[type, Callable[[Link, Any, float], News | None]]]] = {
         LinkState.SECURING: {},
         LinkState.GREETING: {Hello: _on_hello, Close: _on_close},
-        LinkState.OPEN: {Message: _on_message, Ping: _on_ping, Pong: _on_pong, Close: _on_close},
+        LinkState.OPEN: {Message: _on_message, Ping: pinged, Pong: ponged, Close: _on_close},
         LinkState.CLOSING: {
             Message: _on_message,
             Ping: _ignore,

@@ -60,7 +60,6 @@ from meshwalk.wire.peerid import PeerId
 _APPLICATION: Final = Channel.APPLICATION
 _OVERLAY: Final = Channel.OVERLAY
 _BROADCAST: Final = Channel.BROADCAST
-_MEASURES: Final = (Ping, Pong)
 
 TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
 TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
@@ -122,6 +121,7 @@ class NodeCore:
             lambda: self.own_record.blob,
             agent,
         )
+        self._links = self.connections.links
         self.overlay = Overlay(
             signatures,
             config.overlay,
@@ -170,12 +170,13 @@ class NodeCore:
 
     def receive(self, link: int, frames: Sequence[Frame], now: float) -> list[Effect]:
         """Frames from a peer, in order."""
-        links = self.connections.links
         for frame in frames:
-            found = links.get(link)
+            found = self._links.get(link)
             if found is None:
                 break
-            if type(frame) is Message and found.state is OPEN:
+            if found.state is not OPEN:
+                self._on_link(self.connections.receive(link, frame, now), now)
+            elif type(frame) is Message:
                 # The hot path: what `Connections.receive` would do, without its detours.
                 found.heard_at = now
                 found.messages_in += 1
@@ -184,8 +185,10 @@ class NodeCore:
                         self._out.append(delivered)
                 else:
                     self._on_message(found, frame, now)
-            elif found.state is OPEN and type(frame) in _MEASURES:
-                found.receive(frame, now)  # no news, and no deadline comes earlier by it
+            elif type(frame) is Ping:  # no news, nor from a pong; and no deadline comes earlier
+                found.pinged(frame, now)
+            elif type(frame) is Pong:
+                found.ponged(frame, now)
             else:
                 self._on_link(self.connections.receive(link, frame, now), now)
         return self._flush()
@@ -360,9 +363,7 @@ class NodeCore:
         if news is None:
             return
         link, what = news
-        kind = type(what)
-        if kind is Arrived:
-            assert isinstance(what, Arrived)
+        if type(what) is Arrived:
             self._on_message(link, what.message, now)
         elif isinstance(what, Asked):
             reason = self.overlay.asked(link, what.hello, now)

@@ -19,6 +19,7 @@ from meshwalk.sim.world import World
 from meshwalk.wire.peerid import PeerId
 
 FINDINGS_MAX: Final = 100  # guess: more of the same tells nothing
+ONE_SIDED_S: Final = 5.0  # guess: a few crossings of the slowest path, and no time-out
 TIMERS_BESIDE_LINKS: Final = 4  # the overlay's: walks, carrier, a retry, and one spare
 
 
@@ -46,6 +47,9 @@ class Checks(Observer):
         self.world: World
         self.expects_order = True
         """Whether paths are good enough for each sender's broadcasts to come in their order."""
+        self.counts_late = True
+        """Whether nodes count all that they hand over late: not what they forgot the sender of."""
+        self._late: dict[tuple[str, int], int] = {}
         self.hostile: set[PeerId] = set()
         """Nodes that may send what they please in their own name."""
         self._broadcasts: dict[bytes, PeerId] = {}
@@ -137,10 +141,17 @@ class Checks(Observer):
         last_run, first, last = self._last.get(key, (b"", 0, 0))
         if last_run != run:
             first, last = number, 0
+        if number <= last:
+            self._check_late(node, number, first, last)
+        self._last[key] = (run, first, max(number, last))
+
+    def _check_late(self, node: SimNode, number: int, first: int, last: int) -> None:
+        """What comes after its gap was given up is handed over late, and counted by the node."""
+        late = self._late[node.host, node.life] = self._late.get((node.host, node.life), 0) + 1
+        counted = node.core.statistics().broadcast.get("late", 0)
         # A sender's line begins with the first that is heard: what was under way may come later.
-        if self.expects_order and first <= number <= last:
+        if (self.expects_order and number >= first) or (self.counts_late and late > counted):
             self.found(node, f"number {number} of a sender came after {last}")
-        self._last[key] = (run, first, number)
 
     def _check_degree(self, node: SimNode) -> None:
         links, limit = len(node.neighbours), node.config.overlay.links_max
@@ -152,19 +163,34 @@ class Checks(Observer):
 
     # After a run.
 
-    def calm(self, honest: Iterable[SimNode]) -> None:
-        """Everything must have come to rest: nothing waits or is held, and nobody is one-sided."""
-        nodes = list(honest)
-        by_id = {node.id: node for node in nodes}
-        for node in nodes:
+    def calm(self, honest: Iterable[SimNode], restless: Iterable[SimNode]) -> None:
+        """Everything must have come to rest: nothing waits or is held, and nobody is one-sided.
+
+        `restless` are those that were busy whenever one looked at them.
+        """
+        for node in restless:
             for text in unrest(node):
                 self.found(node, text)
-            for peer in node.neighbours:
-                other = by_id.get(peer)
-                if other is not None and node.id not in other.core.overlay.membership.neighbours:
-                    self.found(node, f"links with {other.host}, which does not know of it")
+        nodes = list(honest)
+        before = _one_sided(nodes)
+        self.world.run(ONE_SIDED_S)
+        for node, other in _one_sided(nodes):
+            if (node, other) in before:
+                self.found(node, f"links with {other.host}, which does not know of it")
         for host, life, request in self._requests:
             self.found(None, f"request {request} of {host} in life {life} has never ended")
+
+
+def _one_sided(nodes: Iterable[SimNode]) -> list[tuple[SimNode, SimNode]]:
+    """Nodes with a neighbour that does not have them for one: for a moment that may be."""
+    by_id = {node.id: node for node in nodes}
+    return [
+        (node, other)
+        for node in by_id.values()
+        for peer in node.neighbours
+        if (other := by_id.get(peer)) is not None
+        and node.id not in other.core.overlay.membership.neighbours
+    ]
 
 
 def unrest(node: SimNode) -> list[str]:

@@ -89,7 +89,7 @@ class Conditions:
         None when it was lost six times: the pipe is broken. Bandwidth is taken up by the call, so
         ask once for each frame, in the order of sending.
         """
-        delay_s = self._draw_delay_s(from_host, to_host, self._rng)
+        delay_s = self.draw_delay_s(from_host, to_host, self._rng)
         if self.is_plain:
             return now + delay_s
         delay_s += self._extra_s(from_host, to_host)
@@ -116,7 +116,7 @@ class Conditions:
 
     def delay_s(self, from_host: str, to_host: str) -> float:
         """How long one crossing takes that is neither lost nor queued, as those of a handshake."""
-        delay_s = self._draw_delay_s(from_host, to_host, self._rng)
+        delay_s = self.draw_delay_s(from_host, to_host, self._rng)
         return delay_s if self.is_plain else delay_s + self._extra_s(from_host, to_host)
 
     def backlog_s(self, now: float, from_host: str, to_host: str) -> float:
@@ -286,7 +286,7 @@ class Conditions:
 
     def _set_latency(self, latency: Latency) -> None:
         self._latency = latency
-        self._draw_delay_s = latency.delay_s  # bound once: it is called for each frame
+        self.draw_delay_s = latency.delay_s  # bound once: it is called for each frame
 
     def _changed(self) -> None:
         self.version += 1

@@ -67,38 +67,39 @@ class SimNode:
         signatures: Signatures,
         config: Config,
     ) -> None:
+        # What every event reads comes first: attributes lie in the order of their first setting.
         self.world = world
-        self.address = Address(host, port)
-        self.host = host
-        self.signatures = signatures
-        self.config = config
         self.core: NodeCore
-        self.behaviour: Behaviour | None = None
-        self.listens = True
-        """Whether it accepts connections, and announces where."""
-        self.is_firewalled = False
-        """Whether connections to it are dropped without a word."""
         self.is_up = False
-        self.has_vanished = False
-        """Down together with its machine: nobody even refuses."""
-        self.is_leaving = False
-        """Says goodbye: its application has stopped, and it soon will."""
         self.is_asleep = False
         """Takes nothing and does nothing, as a machine that is suspended."""
         self.life = 0
         """How often it was started."""
+        self.slept_s = 0.0
+        """How far its machine's time is behind the world's."""
         self.ends: dict[int, PipeEnd] = {}
         """Its ends of pipes, by the number of their link."""
+        self.behaviour: Behaviour | None = None
+        self._timers_seen = -1
+        self._armed = NEVER
+        self._arming = 0
+        """How often the timer was set: only the last setting counts, in whichever life."""
+        self.address = Address(host, port)
+        self.host = host
+        self.signatures = signatures
+        self.config = config
+        self.listens = True
+        """Whether it accepts connections, and announces where."""
+        self.is_firewalled = False
+        """Whether connections to it are dropped without a word."""
+        self.has_vanished = False
+        """Down together with its machine: nobody even refuses."""
+        self.is_leaving = False
+        """Says goodbye: its application has stopped, and it soon will."""
         self.dialling: dict[int, Dialling] = {}
         """Its dials and accepted handshakes under way, by the number of their link."""
         self.stored: dict[PeerId, SavePeer] = {}
         """The address book as a store would have it."""
-        self._armed = NEVER
-        self._arming = 0
-        """How often the timer was set: only the last setting counts, in whichever life."""
-        self._timers_seen = -1
-        self.slept_s = 0.0
-        """How far its machine's time is behind the world's."""
         self._asleep_since = 0.0
 
     def __repr__(self) -> str:
@@ -116,6 +117,8 @@ class SimNode:
 
     def time(self) -> float:
         """Its machine's time, which stands still while it sleeps."""
+        if self.is_asleep and self._asleep_since != NEVER:
+            return self._asleep_since - self.slept_s
         return self.world.now - self.slept_s
 
     # Its life; the world calls these.
@@ -124,7 +127,7 @@ class SimNode:
         """Run from here on, with the peers that its store kept."""
         self.life += 1
         self.is_up, self.is_leaving, self.has_vanished, self.is_asleep = True, False, False, False
-        self._armed = NEVER
+        self._disarm()
         now, unix_offset_s = self.time(), UNIX_START_S + self.slept_s
         self.core = self.world.make_core(self, seed, now, unix_offset_s)
         self._timers_seen = -1
@@ -143,7 +146,7 @@ class SimNode:
         if self._asleep_since != NEVER:
             self.slept_s += self.world.now - self._asleep_since
             self.core.calendar_set(UNIX_START_S + self.slept_s)
-        self._armed = NEVER
+        self._disarm()
         self.arm()
         self.release()
 
@@ -203,11 +206,18 @@ class SimNode:
             due = max(at + self.slept_s, self.world.now)
             self.world.timeline.add(due, self._tick, self._arming)
 
+    def _disarm(self) -> None:
+        self._armed = NEVER
+        self._arming += 1
+
     def _tick(self, arming: int) -> None:
         if arming != self._arming or not self.is_up or self.is_asleep:
             return  # set anew meanwhile; or it will be when it wakes
         # Not before the time it was set for, as the rounding of a clock that stood still has it.
-        now, self._armed = max(self.time(), self._armed), NEVER
+        now = self.world.now - self.slept_s
+        if now < self._armed:
+            now = self._armed
+        self._armed = NEVER
         self.do(self.core.tick(now))
         if self._armed == NEVER:  # else a deadline was set, and so the timer, too
             self.arm()

@@ -67,8 +67,9 @@ class PipeEnd:
         self.is_open = True
         self.arrives_at = 0.0
         """When the last of what is on its way arrives: nothing overtakes."""
-        self.reader = FrameReader(node.config.link.frame_bytes_max)
-        self.held: list[Item] = []
+        self.reader: FrameReader | None = None
+        """Made when the first bytes come: few worlds encode, and nodes have many ends."""
+        self.held: list[Item] | None = None
         """What has come and could not be taken."""
         self.held_bytes = 0
         self.is_told_full = False
@@ -86,7 +87,7 @@ class PipeEnd:
         """Take what waits, if the way is free again."""
         if not self.held or self.is_blocked:
             return
-        items, self.held, self.held_bytes = self.held, [], 0
+        items, self.held, self.held_bytes = self.held, None, 0
         if self.is_told_full:
             self.is_told_full = False
             if self.other.is_open and self.other.node.is_up:
@@ -122,6 +123,8 @@ class PipeEnd:
 
     def _take_bytes(self, data: bytes) -> None:
         node = self.node
+        if self.reader is None:
+            self.reader = FrameReader(node.config.link.frame_bytes_max)
         try:
             frames = self.reader.feed(data)
         except MalformedFrame as error:
@@ -130,6 +133,8 @@ class PipeEnd:
             node.do(node.core.receive(self.link, frames, node.time()))
 
     def _hold(self, item: Item) -> None:
+        if self.held is None:
+            self.held = []
         self.held.append(item)
         self.held_bytes += size_of(item)
         other, sender = self.other, self.other.node

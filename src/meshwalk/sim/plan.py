@@ -132,9 +132,18 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def delays_frames(self) -> bool:
         """Whether something may come so late that its sender's order is not waited for."""
-        return self.config.broadcast.order_wait_s < 1.0 or any(
-            step.fault in _DELAYING for step in self.steps
+        return (
+            self.config.broadcast.order_wait_s < 1.0
+            or any(step.fault in _DELAYING for step in self.steps)
+            # To a newcomer it sends what nobody else would send again.
+            or any(node.behaviour == "repeater" for node in self.nodes)
         )
+
+    @property
+    def forgets_senders(self) -> bool:
+        """Whether there may be more senders than are remembered: not all is delivered then."""
+        joins = sum(step.fault is Fault.JOIN for step in self.steps)
+        return len(self.nodes) + joins > self.config.broadcast.origins_max
 
     @property
     def parts_the_network(self) -> bool:
@@ -358,7 +367,7 @@ def _draw_config(rng: Random) -> Config:
             remembered_s=remembered_s,
             age_max_s=remembered_s,
             order_wait_s=order_wait_s,
-            origins_max=rng.choice([128, 4096]),
+            origins_max=rng.choice([4, 128, 4096]),
             window=rng.choice([1024, 16_384]),
         ),
         requests=RequestConfig(timeout_s=rng.choice([1.0, 10.0])),

@@ -69,6 +69,7 @@ class Storm:
         )
         self.checks.world = self.world
         self.checks.expects_order = not (plan.delays_frames or plan.forgets_senders)
+        self.checks.counts_late = not plan.forgets_senders
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
         self._is_told = False
@@ -366,13 +367,16 @@ class Storm:
             return  # too few for anybody to be content, so they go on looking
         if any(node.behaviour is not None for node in self.world.up):
             return
-        # An entry that never let a node in is tried again and again: what is under way then ends.
-        self.world.run_until(self._is_calm, 10 * config.overlay.retry_max_s, look_s=0.5)
-        if self._is_mended():
-            self.checks.calm(self.honest)
+        # An entry that never let a node in is tried again and again: each node rests in between.
+        restless = self.honest
 
-    def _is_calm(self) -> bool:
-        return not any(unrest(node) for node in self.honest)
+        def has_rested() -> bool:
+            restless[:] = [node for node in restless if unrest(node)]
+            return not restless
+
+        self.world.run_until(has_rested, 10 * config.overlay.retry_max_s, look_s=0.5)
+        if self._is_mended():
+            self.checks.calm(self.honest, restless)
 
 
 _ON_NODES: Final = {

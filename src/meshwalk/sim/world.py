@@ -201,7 +201,8 @@ class World:
         """Let virtual time pass. Raises `Endless`."""
         until = self.now + seconds
         count = 0
-        for self.now, action, argument in self.timeline.due(until):
+        for at, action, argument in self.timeline.due(until):
+            self.now = at
             action(argument)
             count += 1
             if count >= 65_536:  # now and then is enough: it is a guard
@@ -246,7 +247,7 @@ class World:
             self.transmit(to, item)
             return
         # The hot path: what `transmit` and `Timeline.add` would do.
-        at = self.now + conditions.latency.delay_s(end.host, to.host, self.rng)
+        at = self.now + conditions.draw_delay_s(end.host, to.host, self.rng)
         if at < to.arrives_at:
             at = to.arrives_at
         else:

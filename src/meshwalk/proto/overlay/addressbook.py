@@ -6,6 +6,7 @@ the longest silence, or else the verified peer with the longest silence.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from random import Random
 
 import msgspec
@@ -157,11 +158,14 @@ class AddressBook:
         if entry is not None:
             entry.tried_at = now
 
-    def has_untried(self, now: float) -> bool:
-        """Whether somebody may be tried now who has not been, in this run."""
+    def has_untried(self, now: float, without: Container[PeerId]) -> bool:
+        """Whether somebody may be tried now who has not been, in this run, but for those named."""
         untried = float("-inf")
         return any(
-            e.tried_at == untried and e.next_try_at <= now and e.to_try(1)
+            e.tried_at == untried
+            and e.next_try_at <= now
+            and e.peer not in without
+            and e.to_try(1)
             for e in self.entries.values()
         )
 

@@ -424,8 +424,9 @@ class Walks:
         if now < self._not_before:
             return  # another walk of a round that has failed already
         self.failures += 1
-        # Longer and longer, but not before everybody in the book has had a turn.
-        is_first_pass = not self._membership.neighbours and self._book.has_untried(now)
+        # Longer and longer, but not before everybody in the book has had a turn: after most of a
+        # network has failed at once, what the book has is dead for the most part.
+        is_first_pass = self._book.has_untried(now, self._membership.neighbours)
         self._not_before = now + self._pause(1 if is_first_pass else self.failures)
 
     def _pause(self, failures: int) -> float:

@@ -268,7 +268,8 @@ def stop(world: World, node: SimNode, detector: Detector) -> None:
 
 
 def _state(survivors: list[SimNode], at_s: float) -> Row:
-    """Links between survivors now. What they believe to be links with the dead does not count."""
+    """Links between survivors now, and what a flood over them reaches, as the mean over all who may
+    send it. What they believe to be links with the dead does not count."""
     adjacency = links_among(survivors)
     linked = sum(
         len(mine) >= min(node.config.overlay.links_min, len(survivors) - 1)
