@@ -294,6 +294,8 @@ class Storm:
                 or (
                     len(up) - len(dialable) <= FIREWALL_SHARE_MAX * len(up)
                     and len(dialable) > 2 * overlay.links_max
+                    # A full node drops a link for who must dial it; with two, that may part them.
+                    and overlay.links_min > 2
                 )
             )
             and all(node.behaviour is None for node in up)
