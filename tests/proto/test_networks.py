@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,11 +10,12 @@ import pytest
 from meshwalk.config import Config, LinkConfig, OverlayConfig
 from meshwalk.events import Alone, EntryFailed, Joined, NeighbourDown, NeighbourUp
 from meshwalk.proto.effects import Answered, Ask, SavePeer
-from meshwalk.proto.link import LinkState
 from meshwalk.sim.node import UNIX_START_S, SimNode
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
 from recorder import RecordedWorld
+
+from .settled import check_at_rest, check_books_balance, check_broadcasts, grown
 
 NARROW = Config(overlay=OverlayConfig(links_min=4, links_max=6))
 PINGS_PER_LINK_PER_MINUTE = 24  # one ping and one pong every 5 s at each end
@@ -27,64 +23,6 @@ PINGS_PER_LINK_PER_MINUTE = 24  # one ping and one pong every 5 s at each end
 
 # A peer that takes nothing is noticed by the first frame that waits for it.
 IMPATIENT = Config(link=LinkConfig(send_buffer_high_bytes=1))
-
-
-def grown(count: int, seed: int, config: Config | None = None) -> RecordedWorld:
-    network = RecordedWorld(seed)
-    network.grow(count, config)
-    assert network.run_until(network.is_settled, 30)
-    return network
-
-
-def check_books_balance(network: RecordedWorld) -> None:
-    """Events tell each node's neighbours, and nothing is left of what has ended."""
-    for node in network.up:
-        balance = {peer: n for peer, n in network.recorder.net_changes(node).items() if n}
-        assert balance == dict.fromkeys(node.neighbours, 1)
-        core = node.core
-        young = [
-            link
-            for link in core.connections.links.values()
-            if link.state in (LinkState.SECURING, LinkState.GREETING)
-        ]
-        assert core.connections.half_open == sum(not link.outbound for link in young)
-        assert core.connections._dialling == sum(link.outbound for link in young)
-        assert sum(core.connections._hosts.values()) == len(core.connections.links)
-        assert network.recorder.most_links[node] <= core.config.overlay.links_max
-
-
-def check_at_rest(network: RecordedWorld) -> None:
-    check_books_balance(network)
-    for node in network.up:
-        carrier, walks = node.core.overlay.carrier, node.core.overlay.walks
-        membership = node.core.overlay.membership
-        assert not carrier.acceptances
-        assert not carrier.carried
-        assert not carrier.splits
-        assert not walks.walks
-        assert not walks.late
-        assert not walks.attempts
-        assert not membership.places
-        assert membership.walks_under_way == 0
-        assert len(node.core.connections.links) == len(node.neighbours)
-        assert set(carrier._rates) <= set(node.core.connections.links)
-        # One timer a link: nothing ticks for what has ended.
-        assert node.core.statistics().timers <= len(node.neighbours) + 1
-
-
-def check_broadcasts(network: RecordedWorld, origin: SimNode, count: int) -> None:
-    before = {node: len(network.recorder.deliveries[node]) for node in network.up}
-    for n in range(count):
-        origin.broadcast(n.to_bytes(4, "big"))
-    network.run(5)
-    for node in network.up:
-        got = [
-            d.body
-            for d in network.recorder.deliveries[node][before[node] :]
-            if d.origin == origin.id
-        ]
-        wanted = 0 if node is origin else count
-        assert got == [n.to_bytes(4, "big") for n in range(wanted)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -405,105 +343,6 @@ def test_leave_tells_everyone_and_starts_nothing() -> None:
         "a defect: it looked for links"
     )
     assert network.run_until(network.is_settled, 15)
-
-
-def test_an_hour_of_churn_leaves_nothing_behind() -> None:
-    network = grown(12, 9)
-    rng = Random(9)
-    for _ in range(60):
-        network.crash(rng.choice(network.up[1:]), silently=rng.random() < 0.3)
-        network.add().join(network.up[0])
-        network.run(60)
-    assert network.run_until(network.is_settled, 60)
-    network.run(60)
-    check_at_rest(network)
-    for node in network.up:
-        assert len(node.core.overlay.book) <= node.core.config.overlay.book_max
-        assert len(node.core.timers._heap) <= 64 + 4 * len(node.core.timers)
-
-
-def trace_digest() -> str:
-    """A short life of a network, as one number."""
-    network = RecordedWorld(11)
-    network.grow(15, spacing_s=0)
-    network.run(5)
-    network.crash(network.up[4])
-    network.up[2].broadcast(b"x")
-    network.run(20)
-    digest = hashlib.sha256()
-    told = network.recorder
-    for node in network.nodes:
-        for item in (*told.events[node], *told.effects[node], *told.deliveries[node]):
-            digest.update(repr(item).encode())
-        digest.update(str(network.frames_by_node[node]).encode())
-    return digest.hexdigest()
-
-
-def test_same_seed_same_events_in_every_process() -> None:
-    tests = Path(__file__).parent.parent
-    program = "from proto.test_networks import trace_digest; print(trace_digest())"
-    for hash_seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(tests)}
-        run = subprocess.run(
-            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
-        )
-        assert run.stdout.strip() == trace_digest()
-
-
-def disturb(network: RecordedWorld, rng: Random, entry: SimNode, others: list[SimNode]) -> None:
-    """One thing goes wrong, or is mended."""
-    what = rng.randrange(8)
-    if what == 0 or len(others) < 4:
-        network.add(NARROW if rng.random() < 0.2 else None).join(entry)
-    elif what == 1:
-        network.crash(rng.choice(others), silently=rng.random() < 0.5)
-    elif what == 2:
-        victim = rng.choice(others)
-        network.crash(victim)
-        network.restart(victim)
-        victim.join(entry)
-    elif what == 3:
-        network.stall(rng.choice(others))
-    elif what == 4:
-        network.sleep(rng.choice(others), clock_stops=rng.random() < 0.5)
-    elif what == 5:
-        wake_all(network)
-    elif what == 6:
-        cut = rng.randrange(1, len(others))
-        network.partition([entry, *others[cut:]], others[:cut])
-    else:
-        network.partition()
-
-
-def wake_all(network: RecordedWorld) -> None:
-    for node in network.up:
-        network.resume(node)
-        if node.is_asleep:
-            node.wake()
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_chaos_then_quiet(seed: int) -> None:
-    network = grown(8, seed)
-    rng = Random(seed)
-    entry = network.up[0]
-    for _ in range(40):
-        others = [n for n in network.up if n is not entry]
-        disturb(network, rng, entry, others)
-        network.run(rng.uniform(0.1, 20))
-        for node in network.up:
-            assert network.recorder.most_links[node] <= node.core.config.overlay.links_max
-    network.partition()
-    wake_all(network)
-    for node in network.up:
-        if node is not entry:
-            node.join(entry)
-    network.run(90)
-    assert network.is_settled()
-    check_broadcasts(network, entry, 10)
-    network.run(60)
-    # With too few for everybody's minimum, the search goes on now and then.
-    (check_at_rest if len(network.up) > 6 else check_books_balance)(network)
 
 
 def test_an_entry_joins_two_fragments_that_lack_nothing() -> None:

@@ -19,6 +19,7 @@ from meshwalk.sim.world import World
 from meshwalk.wire.peerid import PeerId
 
 FINDINGS_MAX: Final = 100  # guess: more of the same tells nothing
+ROUNDING_S: Final = 1e-6  # more than the sums of times are off by
 ONE_SIDED_S: Final = 5.0  # guess: a few crossings of the slowest path, and no time-out
 TIMERS_BESIDE_LINKS: Final = 4  # the overlay's: walks, carrier, a retry, and one spare
 
@@ -45,6 +46,8 @@ class Checks(Observer):
         self.findings: list[Finding] = []
         self.delivered_count = 0
         self.world: World
+        self.requests_end_within_s = float("inf")
+        """Of their node's own time, answered or not."""
         self.expects_order = True
         """Whether paths are good enough for each sender's broadcasts to come in their order."""
         self.counts_late = True
@@ -57,6 +60,7 @@ class Checks(Observer):
         self._requests: dict[tuple[str, int, int], bytes | None] = {}
         """Own requests that have not ended, by host, life and id: the reply that is expected, or
         None where an attacker asked or was asked."""
+        self._asked_at: dict[tuple[str, int, int], float] = {}
         self._seen: dict[tuple[str, int], set[bytes]] = {}
         self._last: dict[tuple[str, int, PeerId], tuple[bytes, int, int]] = {}
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
@@ -89,7 +93,9 @@ class Checks(Observer):
     def asked(self, node: SimNode, to: PeerId, request: int, reply: bytes) -> None:
         """A node has asked a neighbour, who answers with this if it does."""
         is_hostile = to in self.hostile or node.id in self.hostile
-        self._requests[node.host, node.life, request] = None if is_hostile else reply
+        key = (node.host, node.life, request)
+        self._requests[key] = None if is_hostile else reply
+        self._asked_at[key] = node.time()
 
     # As Observer.
 
@@ -107,17 +113,8 @@ class Checks(Observer):
             self.found(node, f"a message that nobody sent here so: {_start(body)}")
 
     def told(self, node: SimNode, effect: Effect) -> None:
-        if type(effect) is Answered:
-            key = (node.host, node.life, effect.request)
-            if key not in self._requests:
-                self.found(node, f"an answer to nothing, or the second: {_start(effect.body)}")
-            elif self._requests.pop(key) not in (None, effect.body):
-                self.found(node, f"another answer than was given: {_start(effect.body)}")
-        elif type(effect) is Unanswered:
-            key = (node.host, node.life, effect.request)
-            if key not in self._requests:
-                self.found(node, "a request has ended twice")
-            self._requests.pop(key, None)
+        if type(effect) is Answered or type(effect) is Unanswered:
+            self._ended(node, effect)
         elif type(effect) is Ask:
             if self._when_asked is not None:
                 self._when_asked(node, effect)
@@ -126,9 +123,23 @@ class Checks(Observer):
 
     def stopped(self, node: SimNode) -> None:
         for key in [key for key in self._requests if key[0] == node.host]:
-            del self._requests[key]
+            del self._requests[key], self._asked_at[key]
 
     # During a run.
+
+    def _ended(self, node: SimNode, how: Answered | Unanswered) -> None:
+        """An own request has ended."""
+        key = (node.host, node.life, how.request)
+        if key not in self._requests:
+            text = "an answer to nothing, or the second" if type(how) is Answered else ""
+            self.found(node, text or "a request has ended twice")
+            return
+        expected = self._requests.pop(key)
+        if type(how) is Answered and expected not in (None, how.body):
+            self.found(node, f"another answer than was given: {_start(how.body)}")
+        took_s = node.time() - self._asked_at.pop(key)
+        if took_s > self.requests_end_within_s + ROUNDING_S:
+            self.found(node, f"a request has taken {took_s:.3f} s to end")
 
     def _check_broadcast(self, node: SimNode, delivery: Delivery) -> None:
         body = delivery.body

@@ -7,8 +7,9 @@ nodes join --> work and faults, all by the plan --> faults end --> liveness: all
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -70,6 +71,8 @@ class Storm:
         self.checks.world = self.world
         self.checks.expects_order = not (plan.delays_frames or plan.forgets_senders)
         self.checks.counts_late = not plan.forgets_senders
+        if not any(step.fault is Fault.STOP for step in plan.steps):
+            self.checks.requests_end_within_s = plan.config.requests.timeout_s
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
         self._is_told = False
@@ -212,8 +215,8 @@ class Storm:
         elif fault is Fault.SLOW_PATH:
             conditions.set_delay(value, here, there)
 
-    def _later(self, seconds: float, action: object, argument: object) -> None:
-        self.world.timeline.add(self.world.now + seconds, action, argument)  # type: ignore[arg-type]
+    def _later(self, seconds: float, action: Callable[[Any], None], argument: Any) -> None:
+        self.world.timeline.add(self.world.now + seconds, action, argument)
 
     def _crash(self, node: SimNode, *, silently: bool = False) -> None:
         self.world.crash(node, silently=silently)

@@ -162,10 +162,7 @@ class AddressBook:
         """Whether somebody may be tried now who has not been, in this run, but for those named."""
         untried = float("-inf")
         return any(
-            e.tried_at == untried
-            and e.next_try_at <= now
-            and e.peer not in without
-            and e.to_try(1)
+            e.tried_at == untried and e.next_try_at <= now and e.peer not in without and e.to_try(1)
             for e in self.entries.values()
         )
 

@@ -1,0 +1,66 @@
+"""Networks that have settled, and what must be true of one."""
+
+from __future__ import annotations
+
+from meshwalk.config import Config
+from meshwalk.proto.link import LinkState
+from meshwalk.sim.node import SimNode
+from recorder import RecordedWorld
+
+
+def grown(count: int, seed: int, config: Config | None = None) -> RecordedWorld:
+    network = RecordedWorld(seed)
+    network.grow(count, config)
+    assert network.run_until(network.is_settled, 30)
+    return network
+
+
+def check_books_balance(network: RecordedWorld) -> None:
+    """Events tell each node's neighbours, and nothing is left of what has ended."""
+    for node in network.up:
+        balance = {peer: n for peer, n in network.recorder.net_changes(node).items() if n}
+        assert balance == dict.fromkeys(node.neighbours, 1)
+        core = node.core
+        young = [
+            link
+            for link in core.connections.links.values()
+            if link.state in (LinkState.SECURING, LinkState.GREETING)
+        ]
+        assert core.connections.half_open == sum(not link.outbound for link in young)
+        assert core.connections._dialling == sum(link.outbound for link in young)
+        assert sum(core.connections._hosts.values()) == len(core.connections.links)
+        assert network.recorder.most_links[node] <= core.config.overlay.links_max
+
+
+def check_at_rest(network: RecordedWorld) -> None:
+    check_books_balance(network)
+    for node in network.up:
+        carrier, walks = node.core.overlay.carrier, node.core.overlay.walks
+        membership = node.core.overlay.membership
+        assert not carrier.acceptances
+        assert not carrier.carried
+        assert not carrier.splits
+        assert not walks.walks
+        assert not walks.late
+        assert not walks.attempts
+        assert not membership.places
+        assert membership.walks_under_way == 0
+        assert len(node.core.connections.links) == len(node.neighbours)
+        assert set(carrier._rates) <= set(node.core.connections.links)
+        # One timer a link: nothing ticks for what has ended.
+        assert node.core.statistics().timers <= len(node.neighbours) + 1
+
+
+def check_broadcasts(network: RecordedWorld, origin: SimNode, count: int) -> None:
+    before = {node: len(network.recorder.deliveries[node]) for node in network.up}
+    for n in range(count):
+        origin.broadcast(n.to_bytes(4, "big"))
+    network.run(5)
+    for node in network.up:
+        got = [
+            d.body
+            for d in network.recorder.deliveries[node][before[node] :]
+            if d.origin == origin.id
+        ]
+        wanted = 0 if node is origin else count
+        assert got == [n.to_bytes(4, "big") for n in range(wanted)]

@@ -1,0 +1,215 @@
+"""Plans carried out: each fault does what it says, defects are found, and a run is repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from meshwalk.config import Config, OverlayConfig
+from meshwalk.proto.effects import Deliver, Effect
+from meshwalk.proto.node import NodeCore
+from meshwalk.proto.overlay.walks import Walks
+from meshwalk.sim.checks import components
+from meshwalk.sim.node import SimNode
+from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
+from meshwalk.sim.storm import Storm
+
+CONFIG = Config(overlay=OverlayConfig(links_min=2, links_max=4))
+
+
+def plan(
+    *steps: Step,
+    nodes: int = 5,
+    kinds: dict[int, Kind] | None = None,
+    behaviours: dict[int, str] | None = None,
+    duration_s: float = 20.0,
+    rate: float = 0.0,
+) -> Plan:
+    kinds, behaviours = kinds or {}, behaviours or {}
+    return Plan(
+        seed=1,
+        config=CONFIG,
+        latency="constant:10ms",
+        nodes=[
+            NodePlan(0.1 * at, 0, kinds.get(at, Kind.PLAIN), at % 2, behaviours.get(at, ""))
+            for at in range(nodes)
+        ],
+        steps=list(steps),
+        duration_s=duration_s,
+        broadcasts_per_s=rate,
+        sends_per_s=rate,
+        requests_per_s=rate,
+        body_bytes_max=100,
+    )
+
+
+def test_a_run_without_trouble() -> None:
+    verdict = Storm(plan(rate=2.0)).run()
+    assert verdict.findings == []
+    assert (verdict.nodes, verdict.up, verdict.pieces) == (5, 5, 1)
+    assert verdict.mended_s is not None
+    # Each of about forty broadcasts reaches the four others, and so do the last five.
+    assert verdict.deliveries > 4 * 20
+
+
+def seen_at(storm: Storm, at: float, look: Callable[[Storm], object]) -> object:
+    """What `look` finds at this time of the run."""
+    found: list[object] = []
+    storm.world.timeline.add(at, lambda _: found.append(look(storm)), None)
+    storm.run()
+    return found[0]
+
+
+def node(storm: Storm, number: int) -> SimNode:
+    return storm.world.nodes[number]
+
+
+@pytest.mark.parametrize("fault", [Fault.CRASH, Fault.VANISH, Fault.FORGET, Fault.LEAVE])
+def test_a_node_stops_and_comes_back(fault: Fault) -> None:
+    def look(storm: Storm) -> tuple[bool, bool]:
+        return node(storm, 2).is_up, bool(node(storm, 2).stored)
+
+    storm = Storm(plan(Step(5.0, fault, 2, value=4.0)))
+    assert seen_at(storm, 7.5, look) == (False, fault is not Fault.FORGET)
+    assert node(storm, 2).is_up
+    assert node(storm, 2).life == 2
+    assert len(node(storm, 2).neighbours) >= 2
+    assert storm.checks.findings == []
+
+
+def test_a_node_stays_away_if_the_plan_has_it_so() -> None:
+    storm = Storm(plan(Step(5.0, Fault.CRASH, 2)))
+    verdict = storm.run()
+    assert (verdict.nodes, verdict.up, verdict.findings) == (5, 4, [])
+
+
+def test_many_crash_at_once() -> None:
+    verdict = Storm(plan(Step(5.0, Fault.MASS_CRASH, value=0.5), nodes=8)).run()
+    assert verdict.up == 4
+
+
+@pytest.mark.parametrize(("fault", "slept_s"), [(Fault.SLEEP, 3.0), (Fault.STOP, 0.0)])
+def test_a_machine_sleeps_and_a_process_stops(fault: Fault, slept_s: float) -> None:
+    storm = Storm(plan(Step(5.0, fault, 2, value=3.0)))
+    assert seen_at(storm, 6.0, lambda storm: node(storm, 2).is_asleep) is True
+    assert not node(storm, 2).is_asleep
+    assert storm.world.now - node(storm, 2).time() == pytest.approx(slept_s)
+
+
+@pytest.mark.parametrize(
+    ("fault", "crosses"),
+    [
+        (Fault.CLOG, (False, True)),
+        (Fault.ISOLATE, (False, False)),
+        (Fault.DEAF, (True, False)),
+        (Fault.GROUPS, (False, False)),
+    ],
+)
+def test_paths_are_blocked_for_a_while(fault: Fault, crosses: tuple[bool, bool]) -> None:
+    def look(storm: Storm) -> tuple[bool, bool]:
+        here, there = node(storm, 2).host, node(storm, 3).host
+        conditions = storm.world.conditions
+        return conditions.can_cross(here, there), conditions.can_cross(there, here)
+
+    step = Step(5.0, fault, 2, 3, 4.0)
+    assert seen_at(Storm(plan(step)), 6.0, look) == crosses
+    assert seen_at(Storm(plan(step)), 9.5, look) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "value"),
+    [
+        (Fault.LOSS, 0.2),
+        (Fault.JITTER, 0.3),
+        (Fault.BANDWIDTH, 20_000.0),
+        (Fault.SLOW_PATH, 0.5),
+    ],
+)
+def test_paths_get_worse_until_the_end_of_the_faults(fault: Fault, value: float) -> None:
+    step = Step(5.0, fault, 2, 3, value)
+    assert seen_at(Storm(plan(step)), 6.0, lambda storm: storm.world.conditions.is_plain) is False
+    assert seen_at(Storm(plan(step)), 21.0, lambda storm: storm.world.conditions.is_plain) is True
+
+
+def test_bursts_newcomers_and_entries() -> None:
+    quiet = Storm(plan()).run()
+    burst = Storm(plan(Step(5.0, Fault.BURST, 2, value=30.0))).run()
+    assert burst.deliveries == quiet.deliveries + 30 * 4
+    joined = Storm(plan(Step(5.0, Fault.JOIN, 2), Step(6.0, Fault.REJOIN, 1, 3))).run()
+    assert (joined.nodes, joined.up, joined.pieces, joined.findings) == (6, 6, 1, [])
+
+
+def test_all_kinds_of_nodes_and_an_attacker() -> None:
+    kinds = {2: Kind.FIREWALLED, 3: Kind.DEAF_PORT, 4: Kind.NAT}
+    storm = Storm(plan(nodes=12, kinds=kinds, behaviours={5: "black hole"}, rate=1.0))
+    verdict = storm.run()
+    assert verdict.findings == []
+    assert len(storm.honest) == 11
+    assert all(len(each.neighbours) >= 2 for each in storm.honest)
+
+
+def test_the_same_plan_runs_the_same() -> None:
+    steps = [Step(5.0, Fault.CRASH, 2, value=3.0), Step(6.0, Fault.LOSS, value=0.1)]
+    one, other = (Storm(plan(*steps, rate=2.0)).run() for _ in range(2))
+    assert one == other
+
+
+def test_fragments_are_told_of_each_other() -> None:
+    """Longer apart than any time-out, both halves are content; a person names an entry."""
+    storm = Storm(plan(Step(5.0, Fault.PARTITION, value=100.0), nodes=10, duration_s=100.0))
+    apart = seen_at(storm, 99.0, lambda storm: len(components(storm.honest)))
+    assert apart == 2
+    assert len(components(storm.honest)) == 1
+    assert storm.checks.findings == []
+
+
+# Defects that are put in.
+
+
+def texts(storm: Storm) -> str:
+    return "\n".join(finding.text for finding in storm.run().findings)
+
+
+def test_a_node_that_looks_for_no_links_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    refill = Walks.refill
+
+    def lazily(walks: Walks, now: float) -> None:
+        if now < 4.0:
+            refill(walks, now)
+
+    monkeypatch.setattr(Walks, "refill", lazily)
+    steps = [Step(5.0, Fault.LEAVE, number) for number in (0, 2, 3, 4, 6)]
+    found = texts(Storm(plan(*steps, nodes=8)))
+    assert "links after" in found or "in 2 pieces" in found
+
+
+class Faulty(NodeCore):
+    """Delivers each message `times` times."""
+
+    times = 1
+
+    def receive(self, *arguments: object) -> list[Effect]:
+        effects = super().receive(*arguments)  # type: ignore[arg-type]
+        return [e for e in effects for _ in range(self.times if type(e) is Deliver else 1)]
+
+
+def with_one_faulty(times: int) -> Storm:
+    """The third node delivers all so often."""
+
+    def make_core(node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
+        core = Faulty(node.signatures, node.config, Random(seed), now, unix_offset_s)
+        core.times = times if node.host.endswith(".3") else 1
+        return core
+
+    return Storm(plan(), make_core)
+
+
+@pytest.mark.parametrize(
+    ("times", "text"), [(0, "has not heard the last broadcast"), (2, "delivered twice")]
+)
+def test_a_broadcast_that_comes_too_seldom_or_too_often_is_found(times: int, text: str) -> None:
+    storm = with_one_faulty(times)
+    assert text in texts(storm)
+    assert {finding.host for finding in storm.checks.findings} == {node(storm, 2).host}
