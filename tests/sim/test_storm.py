@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from meshwalk.config import Config, OverlayConfig
+from meshwalk.config import Config, OverlayConfig, RequestConfig
+from meshwalk.proto.dispatch import Dispatch
 from meshwalk.proto.effects import Deliver, Effect
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.walks import Walks
@@ -16,7 +17,9 @@ from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
 from meshwalk.sim.storm import Storm
 
-CONFIG = Config(overlay=OverlayConfig(links_min=2, links_max=4))
+CONFIG = Config(
+    overlay=OverlayConfig(links_min=2, links_max=4), requests=RequestConfig(timeout_s=1.0)
+)
 
 
 def plan(
@@ -183,6 +186,12 @@ def test_a_node_that_looks_for_no_links_is_found(monkeypatch: pytest.MonkeyPatch
     steps = [Step(5.0, Fault.LEAVE, number) for number in (0, 2, 3, 4, 6)]
     found = texts(Storm(plan(*steps, nodes=8)))
     assert "links after" in found or "in 2 pieces" in found
+
+
+def test_a_request_that_does_not_end_in_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some answers come later than the one second that their askers wait."""
+    monkeypatch.setattr(Dispatch, "tick", lambda *_: [])
+    assert "a request has taken " in texts(Storm(plan(rate=5.0)))
 
 
 class Faulty(NodeCore):

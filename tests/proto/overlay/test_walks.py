@@ -8,6 +8,7 @@ from meshwalk.events import EntryFailed
 from meshwalk.proto.link import Ended
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.proto.overlay.effects import Say
+from meshwalk.proto.overlay.membership import Place
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Purpose
 from meshwalk.wire.messages import JoinOutcome, JoinReply, JoinRequest
@@ -325,3 +326,31 @@ def test_a_split_taken_leaves_the_walk_open_to_its_other_half() -> None:
     bench.hear(link, JoinReply(JoinOutcome.BUSY, 1), 0.2, to=walk.id)
     accept = bench.link(3, Purpose.JOIN_ACCEPT, token=token_of(walk))
     assert bench.overlay.asked(accept, bench.hello(accept), 0.3) is None
+
+
+def test_a_split_is_let_in_only_with_a_place_for_its_other_half() -> None:
+    """A defect: the origin took the first half as its last link and refused the second, so that the
+    link that had been split was gone for nothing."""
+    bench = Bench(links_min=2, links_max=4)
+    link = bench.link(1)
+    (walk,) = walks_in(says(bench.open(link)))
+    bench.neighbour(5)
+    split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walk))
+    assert bench.overlay.asked(split, bench.hello(split), 0.1) is None
+    bench.open(split, 0.1)
+    assert len(bench.overlay.membership) == 3
+    bench.overlay.membership.promise(b"stranger", Place(peer_of(7), 60.0))
+    stranger = bench.link(7, Purpose.STANDING, token=b"stranger")
+    assert bench.overlay.asked(stranger, bench.hello(stranger), 0.2) is CloseReason.FULL
+    other_half = bench.link(3, Purpose.JOIN_ACCEPT, token=token_of(walk))
+    assert bench.overlay.asked(other_half, bench.hello(other_half), 0.2) is None
+    bench.open(other_half, 0.2)
+    assert bench.overlay.membership.is_full
+
+
+def test_with_one_place_left_a_split_is_refused() -> None:
+    bench, walk = walking()
+    bench.neighbour(5)
+    bench.neighbour(6)
+    split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walk))
+    assert bench.overlay.asked(split, bench.hello(split), 0.1) is CloseReason.FULL

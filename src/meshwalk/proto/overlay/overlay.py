@@ -143,7 +143,9 @@ class Overlay:
         if present is not None:
             keeps = self.membership.keeps_present(present.link, link)
             return CloseReason.DUPLICATE if keeps else None
-        if self.membership.is_full and not makes_room:
+        comes_with = 2 if hello.purpose is Purpose.JOIN_SPLIT else 1
+        places = self._config.links_max - self.walks.awaited(hello.token, now)
+        if len(self.membership) + comes_with > places and not makes_room:
             return CloseReason.FULL
         return None
 

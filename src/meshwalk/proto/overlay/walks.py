@@ -170,6 +170,14 @@ class Walks:
             return False
         return purpose is Purpose.JOIN_ACCEPT or not walk.split_taken
 
+    def awaited(self, token: bytes, now: float) -> int:
+        """Links that other walks than this one are sure to bring: the second halves of splits.
+        Without a place for it, a split would take a link from the network instead of adding one."""
+        return sum(
+            walk.split_taken and walk.token != token and walk.expires_at > now
+            for walk in (*self.walks.values(), *self.late.values())
+        )
+
     def linked(self, token: bytes, purpose: Purpose, now: float) -> None:
         """A link that quotes this token has opened."""
         walk = self.walks.get(token) or self.late.get(token)
