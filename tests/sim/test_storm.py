@@ -8,14 +8,17 @@ from random import Random
 import pytest
 
 from meshwalk.config import Config, OverlayConfig, RequestConfig
+from meshwalk.events import Delivery
 from meshwalk.proto.dispatch import Dispatch
 from meshwalk.proto.effects import Deliver, Effect
+from meshwalk.proto.gossip import Gossip
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.walks import Walks
 from meshwalk.sim.checks import components
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
 from meshwalk.sim.storm import Storm
+from meshwalk.wire.records import BroadcastPayload
 
 CONFIG = Config(
     overlay=OverlayConfig(links_min=2, links_max=4), requests=RequestConfig(timeout_s=1.0)
@@ -192,6 +195,19 @@ def test_a_request_that_does_not_end_in_time_is_found(monkeypatch: pytest.Monkey
     """Some answers come later than the one second that their askers wait."""
     monkeypatch.setattr(Dispatch, "tick", lambda *_: [])
     assert "a request has taken " in texts(Storm(plan(rate=5.0)))
+
+
+def test_senders_that_are_never_forgotten_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = Gossip._note
+
+    def keeping(gossip: Gossip, payload: BroadcastPayload, now: float) -> list[Delivery]:
+        before = dict(gossip._seen)
+        told = note(gossip, payload, now)
+        gossip._seen = {**before, **gossip._seen}
+        return told
+
+    monkeypatch.setattr(Gossip, "_note", keeping)
+    assert "senders, and one has spoken" in texts(Storm(plan(rate=1.0)))
 
 
 class Faulty(NodeCore):

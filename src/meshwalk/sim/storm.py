@@ -382,6 +382,19 @@ class Storm:
         self.world.run_until(has_rested, 10 * config.overlay.retry_max_s, look_s=0.5)
         if self._is_mended():
             self.checks.calm(self.honest, restless)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Who has long been silent is forgotten, as soon as others are heard: one for each."""
+        world = self.world
+        world.run(self.plan.config.broadcast.remembered_s)
+        for speaker, *others in components(self.honest):
+            remembered = max((node.core.gossip.origins for node in others), default=0)
+            self.work.broadcast(speaker, remembered)
+            world.run(LAST_WORDS_S)
+            for node in others:
+                if (origins := node.core.gossip.origins) > 1:
+                    self.checks.found(node, f"remembers {origins} senders, and one has spoken")
 
 
 _ON_NODES: Final = {
