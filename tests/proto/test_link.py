@@ -165,6 +165,23 @@ def test_pings_are_bounded_and_only_answers_count() -> None:
     assert bench.out == [Measured(ids[-1], 1.0)]
 
 
+def test_nobody_is_told_of_pings_that_nobody_asked_for() -> None:
+    bench = Bench(LinkState.OPEN)
+    at = bench.link.deadline()
+    assert at is not None
+    bench.link.tick(at)
+    (sent,) = bench.out
+    assert isinstance(sent, Send)
+    assert isinstance(sent.frame, Ping)
+    asked = bench.link.ping(at)
+    bench.out.clear()
+    bench.link.receive(Pong(sent.frame.id, 0, 0, 0), at + 0.25)
+    assert bench.out == []
+    bench.link.receive(Pong(asked, 0, 0, 0), at + 0.5)
+    assert bench.out == [Measured(asked, 0.5)]
+    assert list(bench.link.round_trips.samples) == [0.25, 0.5]
+
+
 def test_pong_with_absurd_stamps() -> None:
     bench = Bench(LinkState.OPEN)
     for stamps in ((2**64 - 1, 0), (0, 2**64 - 1)):

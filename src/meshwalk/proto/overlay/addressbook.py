@@ -1,12 +1,13 @@
 """Peers that a node knows by address: heard of, or verified by an own link. No messages.
 
-Bounded: at the limit the worst goes, which is a peer only heard of with the most failures and
-the longest silence, or else the verified peer with the longest silence.
+Bounded: at the limit the worst goes. That is, of the peers only heard of that have been here
+longest, the one with the most failures and the longest silence; or else such a verified peer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
+from itertools import islice
 from random import Random
 
 import msgspec
@@ -17,6 +18,8 @@ from meshwalk.proto.effects import ForgetPeer, SavePeer
 from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord, decode_peer_record, decode_signed, shared
+
+WORST_OF = 32  # guess: enough to find one that has failed, few enough to cost nothing
 
 
 class BookEntry(msgspec.Struct, gc=False):
@@ -55,6 +58,8 @@ class AddressBook:
         self, me: PeerId, config: OverlayConfig, rng: Random, unix_offset_s: float
     ) -> None:
         self.entries: dict[PeerId, BookEntry] = {}
+        self._heard: dict[PeerId, None] = {}
+        """Those that are not verified, in the order in which they were first heard of."""
         self.evicted = 0
         """Entries that made place for others."""
         self._me = me
@@ -68,7 +73,7 @@ class AddressBook:
     def load(self, entry: BookEntry) -> None:
         """Take over what the store kept."""
         if entry.peer != self._me and len(self.entries) < self._config.book_max:
-            self.entries[entry.peer] = entry
+            self._add(entry)
 
     def open(self, blob: bytes, signatures: Signatures) -> PeerRecord:
         """Read a signed record, as `open_record` does; raises `InvalidRecord`.
@@ -99,7 +104,7 @@ class AddressBook:
                 return []
             made_room = self._make_room()
             entry = BookEntry(peer, shared(blob), record.sequence, addresses, met, now)
-            self.entries[peer] = entry
+            self._add(entry)
             return [*made_room, self._saved(entry)]
         if record.sequence <= entry.sequence:
             return []
@@ -118,12 +123,13 @@ class AddressBook:
                 return []
             made_room = self._make_room()
             entry = BookEntry(peer, b"", 0, (address,), "link", now)
-            self.entries[peer] = entry
+            self._add(entry)
         else:
             made_room = []
         entry.last_seen = now
         if address is not None:
             entry.verified, entry.address = True, address
+            self._heard.pop(peer, None)
         entry.failures = 0
         entry.next_try_at = float("-inf")
         if rtt_s is not None:
@@ -141,7 +147,7 @@ class AddressBook:
         )
         entry.next_try_at = now + pause * self._rng.uniform(0.5, 1.5)
         if not entry.verified and entry.failures >= self._config.book_failures_max:
-            del self.entries[peer]
+            self._remove(peer)
             return [ForgetPeer(peer)]
         return [self._saved(entry)]
 
@@ -173,10 +179,21 @@ class AddressBook:
     def _make_room(self) -> list[SavePeer | ForgetPeer]:
         if len(self.entries) < self._config.book_max:
             return []
-        worst = min(self.entries.values(), key=lambda e: (e.verified, -e.failures, e.last_seen))
-        del self.entries[worst.peer]
+        # An entry node makes room for every newcomer, so it does not look at the whole book.
+        heard = [self.entries[peer] for peer in islice(self._heard, WORST_OF)]
+        worst = min(heard or self.entries.values(), key=lambda e: (-e.failures, e.last_seen))
+        self._remove(worst.peer)
         self.evicted += 1
         return [ForgetPeer(worst.peer)]
+
+    def _add(self, entry: BookEntry) -> None:
+        self.entries[entry.peer] = entry
+        if not entry.verified:
+            self._heard[entry.peer] = None
+
+    def _remove(self, peer: PeerId) -> None:
+        del self.entries[peer]
+        self._heard.pop(peer, None)
 
     def _saved(self, entry: BookEntry) -> SavePeer:
         return SavePeer(

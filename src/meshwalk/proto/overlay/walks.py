@@ -135,7 +135,7 @@ class Walks:
             return  # the end of what is under way calls this again
         missing = self._membership.missing
         # Half of what is missing at a time: meanwhile others' walks end here and fill the rest,
-        # and the mean number of links stays near the minimum instead of its double.
+        # and the mean number of links is 8 instead of the maximum (docs/experiments.md).
         wanted = (missing + 1) // 2 - len(self.walks)
         if wanted <= 0:
             # A fragment that lacks nothing is joined to another by naming one of that as an entry.

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Experiment
-from meshwalk.sim.experiments import broadcast_cost, join_rules, mass_failure
+from meshwalk.sim.experiments import broadcast_cost, churn, join_rules, mass_failure, scale
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     join_rules.EXPERIMENT,
     mass_failure.EXPERIMENT,
     broadcast_cost.EXPERIMENT,
+    scale.EXPERIMENT,
+    churn.EXPERIMENT,
 )
 
 ALL = "all"  # instead of names: every one of them

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 SPACING_S: Final = 0.012  # an entry's link carries 50 walks a second; faster joiners must retry
 SETTLE_S: Final = 10.0  # guess: twice the time that a walk may take
 ROUND_S: Final = 5.0  # iroh-gossip's simulator: a round ends after so long, whoever has it
-MINUTE_S: Final = 60.0
-LOOK_S: Final = 10.0  # guess: how often links are looked at; six times a minute
+LOOKS: Final = 6  # guess: how often links are looked at in a minute
 NEW_S: Final = 30.0  # guess: as long as the longest pause between walks; then it is no newcomer
 
 
@@ -131,18 +130,18 @@ class Churn:
         count = round(share * len(self.members) * minutes)
         for action in (self._leaves, self._joins):
             for _ in range(count):
-                at_s = self._rng.uniform(0, minutes * MINUTE_S)
+                at_s = self._rng.uniform(0, 60 * minutes)
                 world.timeline.add(self._began_at + at_s, action, None)
 
     def minute(self) -> None:
         """Let a minute pass, with a broadcast at its beginning."""
-        ends_at = self._world.now + MINUTE_S
-        self._look()
-        self._broadcast()
-        while ends_at - self._world.now > LOOK_S:
-            self._world.run(LOOK_S - (self._world.now - self._began_at) % LOOK_S)
+        world, began_at = self._world, self._world.now
+        for number in range(LOOKS):
+            world.run(max(0.0, began_at + number * 60 / LOOKS - world.now))
             self._look()
-        self._world.run(ends_at - self._world.now)
+            if number == 0:
+                self._broadcast()
+        world.run(began_at + 60 - world.now)
 
     def row(self) -> Row:
         """What was seen, and what became of the newcomers, but for those who came just now."""

@@ -26,7 +26,7 @@ def later(row: Row) -> list[dict[str, Any]]:
 
 def mean_of(looks: Sequence[dict[str, Any]], what: str) -> float:
     """The mean of one measure over looks or broadcasts."""
-    return sum(look[what] for look in looks) / len(looks)
+    return float(sum(look[what] for look in looks)) / len(looks)
 
 
 def tables(rows: list[Row]) -> list[Table]:

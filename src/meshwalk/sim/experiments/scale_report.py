@@ -4,111 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
-from meshwalk.sim.experiment import Cell, Plot, Row, Series, Style, Table
+from meshwalk.sim.experiment import Plot, Row, Series, Style, Table
 
 ONE: Final = "one entry"  # how nodes join
 ANY: Final = "any member"
+
+
+Measure: TypeAlias = Callable[[Row], float | None]
+
+# Each column of a table: its heading, and what stands in it.
+NETWORK: Final[dict[str, Measure]] = {
+    "links: least": lambda row: row["links_least"],
+    "mean": lambda row: row["links"],
+    "most": lambda row: row["links_most"],
+    "of the first node": lambda row: row["entry_links"],
+    "below the minimum": lambda row: row["without_minimum"],
+    "parts": lambda row: row["parts"],
+    "mean path (hops)": lambda row: row["mean_path"],
+    "ln n / ln (links - 1)": lambda row: expected_path(row["nodes"], row["links"]),
+    "clustering": lambda row: row["clustering"],
+}
+JOINING: Final[dict[str, Measure]] = {
+    "all have joined after (s)": lambda row: row["joined_s"],
+    "first link: median (s)": lambda row: row["first_link_s"][0],
+    "first link: 99 % (s)": lambda row: row["first_link_s"][1],
+    "minimum of links: median (s)": lambda row: row["enough_links_s"][0],
+    "minimum of links: 99 % (s)": lambda row: row["enough_links_s"][1],
+    "reached": lambda row: row["reached"],
+    "last hop (LDH)": lambda row: row["last_hop"],
+    "last after (s)": lambda row: row["last_s"],
+    "redundancy (RMR)": lambda row: row["redundancy"],
+    "of a plain flood": lambda row: row["flood_redundancy"],
+}
+COST: Final[dict[str, Measure]] = {
+    "pings every (s)": lambda row: row["ping_interval_s"],
+    "events": lambda row: row["events"],
+    "events while joining, each node": lambda row: row["joining_events"] / row["nodes"],
+    "run (s)": lambda row: row.get("run_s"),
+    "events/s": lambda row: row["events"] / row["run_s"] if row.get("run_s") else None,
+    "peak memory (MiB)": lambda row: row.get("peak_mib"),
+    "each node (KiB)": lambda row: row.get("kib_per_node"),
+}
 
 
 def tables(rows: list[Row]) -> list[Table]:
     """What the network is like, what joining and a broadcast take, and what the simulation does."""
     return [
         Table(
-            "the network, settled",
-            [
-                "nodes",
-                "joined through",
-                "links: least",
-                "mean",
-                "most",
-                "of the first node",
-                "below the minimum",
-                "parts",
-                "mean path (hops)",
-                "ln n / ln (links - 1)",
-                "clustering",
-            ],
-            [
-                [
-                    *_head(row),
-                    row["links_least"],
-                    row["links"],
-                    row["links_most"],
-                    row["entry_links"],
-                    row["without_minimum"],
-                    row["parts"],
-                    row["mean_path"],
-                    expected_path(row["nodes"], row["links"]),
-                    row["clustering"],
-                ]
-                for row in rows
-            ],
-        ),
-        Table(
-            "joining, in virtual seconds, and one broadcast",
-            [
-                "nodes",
-                "joined through",
-                "all have joined after (s)",
-                "first link: median (s)",
-                "99 % (s)",
-                "minimum of links: median (s)",
-                "99 % (s)",
-                "reached",
-                "last hop (LDH)",
-                "last after (s)",
-                "redundancy (RMR)",
-                "of a plain flood",
-            ],
-            [
-                [
-                    *_head(row),
-                    row["joined_s"],
-                    *row["first_link_s"][:2],
-                    *row["enough_links_s"][:2],
-                    row["reached"],
-                    row["last_hop"],
-                    row["last_s"],
-                    row["redundancy"],
-                    row["flood_redundancy"],
-                ]
-                for row in rows
-            ],
-        ),
-        Table(
-            "what it costs to simulate",
-            [
-                "nodes",
-                "joined through",
-                "pings every (s)",
-                "events",
-                "events while joining, each node",
-                "run (s)",
-                "events/s",
-                "peak memory (MiB)",
-                "each node (KiB)",
-            ],
-            [
-                [
-                    *_head(row),
-                    row["ping_interval_s"],
-                    row["events"],
-                    row["joining_events"] / row["nodes"],
-                    row.get("run_s"),
-                    row["events"] / row["run_s"] if row.get("run_s") else None,
-                    row.get("peak_mib"),
-                    row.get("kib_per_node"),
-                ]
-                for row in rows
-            ],
-        ),
+            title,
+            ["nodes", "joined through", *columns],
+            [[row["nodes"], row["entry"], *(of(row) for of in columns.values())] for row in rows],
+        )
+        for title, columns in (
+            ("the network, settled", NETWORK),
+            ("joining, in virtual seconds, and one broadcast", JOINING),
+            ("what it costs to simulate", COST),
+        )
     ]
-
-
-def _head(row: Row) -> list[Cell]:
-    return [row["nodes"], row["entry"]]
 
 
 def expected_path(nodes: int, links: float) -> float | None:
@@ -118,62 +72,65 @@ def expected_path(nodes: int, links: float) -> float | None:
     return math.log(nodes) / math.log(links - 1) if links > 2 else None
 
 
+# Each plot: name, title, y axis, lines, and whether the y axis is logarithmic.
+PLOTS: Final[tuple[tuple[str, str, str, dict[str, Measure], bool], ...]] = (
+    (
+        "links",
+        "Links stay the same from a hundred nodes up",
+        "links of a node",
+        {
+            "most": lambda row: row["links_most"],
+            "mean": lambda row: row["links"],
+            "least": lambda row: row["links_least"],
+            "of the first node": lambda row: row["entry_links"],
+        },
+        False,
+    ),
+    (
+        "distances",
+        "Distances grow with the logarithm of the size",
+        "hops",
+        {
+            "last hop of a broadcast": lambda row: row["last_hop"],
+            "mean shortest path": lambda row: row["mean_path"],
+        },
+        False,
+    ),
+    (
+        "joining",
+        "Time that a newcomer needs, 83 joining each second",
+        "virtual time (s)",
+        {
+            "minimum of links, 99 %": lambda row: row["enough_links_s"][1],
+            "minimum of links, median": lambda row: row["enough_links_s"][0],
+            "first link, median": lambda row: row["first_link_s"][0],
+        },
+        False,
+    ),
+    (
+        "run-time",
+        "Time to simulate joining and settling",
+        "run time (s)",
+        {"measured": lambda row: row.get("run_s")},
+        True,
+    ),
+    (
+        "memory",
+        "Peak memory of the process",
+        "memory (MiB)",
+        {"measured": lambda row: row.get("peak_mib")},
+        True,
+    ),
+)
+
+
 def plots(rows: list[Row]) -> list[Plot]:
     """Links, distances and hops, costs; each over the number of nodes."""
     if len({row["nodes"] for row in rows}) < 2:
         return []
-    measured: list[tuple[str, str, str, list[tuple[str, Callable[[Row], float | None]]], bool]] = [
-        (
-            "links",
-            "Links stay the same from a hundred nodes up",
-            "links of a node",
-            [
-                ("most", lambda row: row["links_most"]),
-                ("mean", lambda row: row["links"]),
-                ("least", lambda row: row["links_least"]),
-                ("of the first node", lambda row: row["entry_links"]),
-            ],
-            False,
-        ),
-        (
-            "distances",
-            "Distances grow with the logarithm of the size",
-            "hops",
-            [
-                ("last hop of a broadcast", lambda row: row["last_hop"]),
-                ("mean shortest path", lambda row: row["mean_path"]),
-            ],
-            False,
-        ),
-        (
-            "joining",
-            "Time that a newcomer needs, 83 joining each second",
-            "virtual time (s)",
-            [
-                ("minimum of links, 99 %", lambda row: row["enough_links_s"][1]),
-                ("minimum of links, median", lambda row: row["enough_links_s"][0]),
-                ("first link, median", lambda row: row["first_link_s"][0]),
-            ],
-            False,
-        ),
-        (
-            "run-time",
-            "Time to simulate joining and settling",
-            "run time (s)",
-            [("measured", lambda row: row.get("run_s"))],
-            True,
-        ),
-        (
-            "memory",
-            "Peak memory of the process",
-            "memory (MiB)",
-            [("measured", lambda row: row.get("peak_mib"))],
-            True,
-        ),
-    ]
     drawn = []
-    for name, title, y_label, wanted, y_log in measured:
-        series = [s for label, value in wanted for s in _lines(rows, label, value)]
+    for name, title, y_label, lines, y_log in PLOTS:
+        series = [one for label, of in lines.items() for one in _lines(rows, label, of)]
         if series:
             drawn.append(Plot(name, title, "nodes", y_label, series, x_log=True, y_log=y_log))
     return drawn
