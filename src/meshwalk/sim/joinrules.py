@@ -1,6 +1,6 @@
 """Rules by which a network grows through one entry, as models of single messages.
 
-The four rules that the founding text of the join protocol, 000_c9f1289c3a6e817e.txt, compares in
+The four rules that the founding text of the join protocol, seed 000 (docs/origins.md), compares in
 prose ("the text" from here on), and a model of this project's own rule. Nodes join one after the
 other; node 0 is there from the start, and everyone enters through it. A joiner sends one request
 after the other until it has the links it wants: "randomly bounce multiple join requests [...]

@@ -6,23 +6,18 @@ that a case starts from the same state on every system. A worker whose parent is
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing.process import BaseProcess
 from typing import Final, TypeAlias
 
 import msgspec
 
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Case, Experiment, Row, Size
+from meshwalk.sim.workers import ended_on_error, pool
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds from any start. It crosses processes: a function such as time.perf_counter."""
@@ -92,7 +87,7 @@ def run_cases(
         found = _over_processes(attempt, cases, order, min(jobs, len(cases)), is_fresh=False)
     else:
         found = ((index, attempt(cases[index])) for index in order)
-    with _workers_ended_on_error():
+    with ended_on_error():
         for index, result in found:
             outcomes[index] = Outcome(cases[index], result)
             on_done(outcomes[index])
@@ -124,53 +119,21 @@ def _over_processes(
     shared: ProcessPoolExecutor | None = None
     while waiting or running:
         while waiting and len(running) < jobs:
-            pool = _pool(1) if is_fresh else shared or _pool(jobs)
-            shared = None if is_fresh else pool
+            workers = pool(1) if is_fresh else shared or pool(jobs)
+            shared = None if is_fresh else workers
             try:
-                future = pool.submit(attempt, cases[waiting[-1]])
+                future = workers.submit(attempt, cases[waiting[-1]])
             except BrokenProcessPool:  # since the last result
                 shared = None
                 continue
-            running[future] = (waiting.pop(), pool)
+            running[future] = (waiting.pop(), workers)
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            index, pool = running.pop(future)
+            index, workers = running.pop(future)
             is_broken = isinstance(future.exception(), BrokenProcessPool)
-            if is_broken and pool is shared:
+            if is_broken and workers is shared:
                 shared = None
             if is_broken or is_fresh:
-                pool.shutdown()
+                workers.shutdown()
             yield index, Failure(_KILLED) if is_broken else future.result()
     if shared is not None:
         shared.shutdown()
-
-
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    """Ctrl-C goes to every process of a terminal; only the parent answers it, and ends us."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker waits for its next case for ever, even when nobody is left to give it one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _workers_ended_on_error() -> Iterator[None]:
-    """The executor would first finish what runs, which may take hours."""
-    others: set[BaseProcess] = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.terminate()
-        raise

@@ -40,11 +40,18 @@ def ended_on_error() -> Iterator[None]:
 def _start() -> None:
     """Ctrl-C goes to every process of a terminal; only the parent answers it, and ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """A worker waits for more to do for ever, even when nobody is left to give it any."""
+def end_with_parent() -> None:
+    """Have this process ended when the one that started it ends, however that happens.
+
+    A worker waits for more to do for ever, even when nobody is left to give it any.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -44,7 +44,7 @@ ROUND_S: Final = 5.0  # iroh-gossip's simulator: a round ends after so long, who
 LOOK_S: Final = 0.05  # guess: how often it is looked whether everybody has it
 REST_S: Final = 1.0  # guess: after it, for the last copies, and for what nodes do about them
 BODY_BYTES: Final = 100  # guess: a line of chat
-# As many rounds as iroh-gossip's simulator has; fewer where one takes half a minute.
+# As many rounds as the tests of iroh-gossip 0.101 have; fewer where one takes half a minute.
 ROUNDS: Final = {Pattern.ONE: 30, Pattern.MANY: 30, Pattern.ALL: 5}
 ROUNDS_LARGE: Final = {Pattern.ONE: 10, Pattern.MANY: 10, Pattern.ALL: 1}
 LARGE: Final = 1_000  # guess: nodes from which it takes so long

@@ -1,9 +1,9 @@
 """join-rules: what becomes of a network that everyone joins through one entry, by rule of joining.
 
-The founding text of the join protocol (000_c9f1289c3a6e817e.txt) argues in prose for one rule among
-four; here each is measured, and beside them the shipped machines, as grown by `sim/world.py`. The
-rules and the choices made where the text is silent are in `sim/joinrules.py`, the measures in
-`sim/graphs.py`; what becomes of rows, in `join_rules_report.py`.
+The founding text of the join protocol (seed 000, see docs/origins.md) argues in prose for one rule
+among four; here each is measured, and beside them the shipped machines, as grown by
+`sim/world.py`. The rules and the choices made where the text is silent are in `sim/joinrules.py`,
+the measures in `sim/graphs.py`; what becomes of rows, in `join_rules_report.py`.
 """
 
 from __future__ import annotations

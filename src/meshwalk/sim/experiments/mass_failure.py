@@ -37,10 +37,11 @@ from meshwalk.sim.graphs import (
     random_regular,
 )
 from meshwalk.sim.node import Observer, SimNode
+from meshwalk.sim.workers import end_with_parent
 
 if TYPE_CHECKING:
     from meshwalk.events import Delivery
-    from meshwalk.sim.world import World
+from meshwalk.sim.world import World
 
 SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # as the paper's figures
 FEW_SHARES: Final = (0.5, 0.8, 0.95)  # of HyParView's text: no effect, no effect, 90 % reached
@@ -355,6 +356,7 @@ def fail_in_a_copy(
             raise LocalError("the copy of the network was killed; is the memory enough?") from None
         finally:
             ours.close()
+            copy.terminate()  # it has nothing more to do, or this process is being interrupted
             copy.join()
     finally:
         gc.unfreeze()
@@ -362,6 +364,7 @@ def fail_in_a_copy(
 
 
 def _answer(to: Connection, work: Callable[[], Row]) -> None:
+    end_with_parent()
     to.send_bytes(msgspec.json.encode(work()))
     to.close()
 

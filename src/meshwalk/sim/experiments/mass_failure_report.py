@@ -137,7 +137,8 @@ def _by_share(
     if is_published:
         published = [_percent(HYPARVIEW.get(share)) for share in shares]
         lines.append([HYPARVIEW_LABEL, 10_000, *published])
-    title = f"Survivors that a broadcast reaches (%), {what}, by the share that failed"
+    # By the links at each look: what was really sent then reached as many (see the case's rows).
+    title = f"Survivors in reach of a broadcast (%), {what}, by the share that failed"
     return Table(title, ["survivors learn", "nodes", *map(_heading, shares)], lines)
 
 
