@@ -240,3 +240,14 @@ def test_another_peer_than_expected_is_not_greeted() -> None:
     assert isinstance(news[1], Ended)
     assert news[1].not_admitted
     assert out == [Shut(link.number, at_once=True)]
+
+
+def test_messages_on_an_open_link_are_no_dials_that_ended() -> None:
+    machine, _, _ = table()
+    link = machine.dial(Address("10.0.0.2", 1), OTHER, Purpose.STANDING, b"t", 0.0)
+    assert link is not None
+    machine.secured(link.number, OTHER, Address("10.0.0.2", 1), 0.1)
+    machine.receive(link.number, HELLO, 0.2)
+    for _ in range(5):
+        machine.receive(link.number, Message(1, 0, Channel.APPLICATION, b""), 0.3)
+    assert machine._dialling == 0

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from meshwalk.config import Config
 from meshwalk.proto.effects import Dial, Effect, Send, Shut
-from meshwalk.proto.link import OPEN, Ended, Link, LinkState, News
+from meshwalk.proto.link import OPEN, Ended, Link, LinkState, News, Opened
 from meshwalk.proto.rate import TokenBucket
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
@@ -265,7 +265,7 @@ class Connections:
                 self.ended[news.reason.name.lower() if news.reason is not None else "lost"] += 1
                 if not news.was_open:
                     self._never_opened(link)
-            elif link.outbound and link.is_open:
+            elif link.outbound and type(news) is Opened:
                 self._dialling -= 1
         at = link.deadline()
         if at is None:

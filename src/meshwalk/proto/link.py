@@ -328,7 +328,7 @@ class Link:
         """Its deadline has come: ping, or give up."""
         config = self._config
         if self.state is not OPEN:
-            return self._tick_closed(now)
+            return self._tick_not_open(now)
         if self.stalled_at is not None and now >= self.stalled_at + config.stall_timeout_s:
             return self.close(CloseReason.SLOW, "the peer does not read", now)
         if self.retires_at is not None and now >= self.retires_at:
@@ -342,7 +342,7 @@ class Link:
             return self.close(CloseReason.DONE, "unused", now)
         return None
 
-    def _tick_closed(self, now: float) -> News | None:
+    def _tick_not_open(self, now: float) -> News | None:
         config = self._config
         if self.state is LinkState.SECURING:
             if now >= self.since + self._securing_timeout_s:

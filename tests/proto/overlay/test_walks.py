@@ -354,3 +354,17 @@ def test_with_one_place_left_a_split_is_refused() -> None:
     bench.neighbour(6)
     split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walk))
     assert bench.overlay.asked(split, bench.hello(split), 0.1) is CloseReason.FULL
+
+
+def test_places_are_kept_for_other_halves_only_above_the_minimum() -> None:
+    """Or a peer that quotes our tokens and goes away again could keep others out."""
+    bench = Bench(links_min=3, links_max=5)
+    link = bench.link(1)
+    walks = walks_in(says(bench.open(link)))
+    split = bench.link(2, Purpose.JOIN_SPLIT, token=token_of(walks[0]))
+    bench.open(split, 0.1)
+    bench.end(split, CloseReason.DONE, 0.2)
+    walks += walks_in(says(bench.tick_until(1.0)))
+    for number, walk in enumerate(bench.overlay.walks.walks.values(), 3):
+        honest = bench.link(number, token=walk.token)
+        assert bench.overlay.asked(honest, bench.hello(honest), 0.3) is None

@@ -144,7 +144,11 @@ class Overlay:
             keeps = self.membership.keeps_present(present.link, link)
             return CloseReason.DUPLICATE if keeps else None
         comes_with = 2 if hello.purpose is Purpose.JOIN_SPLIT else 1
-        places = self._config.links_max - self.walks.awaited(hello.token, now)
+        # Below the minimum every link is welcome: a liar could have us keep places for nobody.
+        places = max(
+            self._config.links_min,
+            self._config.links_max - self.walks.awaited(hello.token, now),
+        )
         if len(self.membership) + comes_with > places and not makes_room:
             return CloseReason.FULL
         return None

@@ -50,7 +50,7 @@ class Entry(msgspec.Struct):
     """A walk from there has brought a link. Until then the entry is owed one, links or no links:
     whoever named it wants to be where it is, and others may have filled this node meanwhile."""
     tries: int = 0
-    """How often somebody answered there, and no walk from there brought a link."""
+    """How often somebody answered there: the pauses between tries grow with it."""
 
 
 class Walk(msgspec.Struct):
@@ -171,8 +171,8 @@ class Walks:
         return purpose is Purpose.JOIN_ACCEPT or not walk.split_taken
 
     def awaited(self, token: bytes, now: float) -> int:
-        """Links that other walks than this one are sure to bring: the second halves of splits.
-        Without a place for it, a split would take a link from the network instead of adding one."""
+        """Links that other walks than this one are to bring: the second halves of splits. Without a
+        place for it, a split would take a link from the network instead of adding one."""
         return sum(
             walk.split_taken and walk.token != token and walk.expires_at > now
             for walk in (*self.walks.values(), *self.late.values())
@@ -433,8 +433,12 @@ class Walks:
             return  # another walk of a round that has failed already
         self.failures += 1
         # Longer and longer, but not before everybody in the book has had a turn: after most of a
-        # network has failed at once, what the book has is dead for the most part.
-        is_first_pass = self._book.has_untried(now, self._membership.neighbours)
+        # network has failed at once, what the book has is dead for the most part. Once only, or
+        # whoever keeps telling of new peers could keep this node dialling.
+        turns = self._config.book_max // self._config.book_dials
+        is_first_pass = self.failures <= turns and self._book.has_untried(
+            now, self._membership.neighbours
+        )
         self._not_before = now + self._pause(1 if is_first_pass else self.failures)
 
     def _pause(self, failures: int) -> float:
