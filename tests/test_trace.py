@@ -79,7 +79,7 @@ def test_every_kind_of_line_comes_back(path: Path) -> None:
         for line in ONE_OF_EACH[:-1]:
             assert writer.write(line)
     assert list(read_trace(path)) == list(enumerate(ONE_OF_EACH, 1))
-    assert writer.bytes == path.stat().st_size
+    assert (writer.bytes, writer.is_whole) == (path.stat().st_size, True)
     for line in ONE_OF_EACH:
         assert describe(line)
 
@@ -199,7 +199,20 @@ def test_a_trace_ends_at_its_limit_and_says_so(
     assert lines == [HEADER, *(at(float(n)) for n in range(1, taken)), lines[-1]]
     assert lines[-1] == End(why="the limit of 1,000 bytes")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert path.stat().st_size <= 1100
+    assert 1000 - 100 < path.stat().st_size <= 1000
+    assert not writer.is_whole
+
+
+def test_a_trace_with_no_room_for_its_header_is_empty(path: Path) -> None:
+    with TraceWriter(path, bytes_max=100) as writer:
+        assert not writer.write(HEADER)
+    assert path.stat().st_size == 0
+
+
+def test_a_trace_that_was_closed_before_its_first_line_is_empty(path: Path) -> None:
+    TraceWriter(path).close()
+    with pytest.raises(InvalidArgument, match="is empty; a trace begins with a header"):
+        list(read_trace(path))
 
 
 def test_what_is_written_reaches_the_file_each_second(path: Path) -> None:
@@ -230,6 +243,67 @@ def test_a_full_disk_ends_the_trace_and_nothing_else(
     assert [record.getMessage() for record in caplog.records] == [
         f"the trace {path} goes no further: No space left on device"
     ]
+    assert not writer.is_whole
+
+
+@pytest.mark.parametrize("fails_to_write", [False, True])
+def test_a_disk_that_fails_when_the_file_is_closed_raises_nothing(
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_to_write: bool,
+) -> None:
+    close = os.close
+
+    def over_quota(file: int) -> None:
+        close(file)
+        raise OSError(122, "Disk quota exceeded")
+
+    def full(file: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    writer = TraceWriter(path)
+    writer.write(HEADER)
+    monkeypatch.setattr(os, "close", over_quota)
+    if fails_to_write:
+        monkeypatch.setattr(os, "write", full)
+    with caplog.at_level(logging.WARNING):
+        writer.flush()
+        writer.close()
+        assert not writer.write(TICK)
+        writer.close()
+    monkeypatch.undo()
+    first = "No space left on device" if fails_to_write else "Disk quota exceeded"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the trace {path} goes no further: {first}"
+    ]
+    assert not writer.is_whole
+
+
+def test_at_its_limit_too_a_failing_close_raises_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def over_quota(file: int) -> None:
+        close(file)
+        raise OSError(122, "Disk quota exceeded")
+
+    with TraceWriter(path, bytes_max=1000) as writer:
+        writer.write(HEADER)
+        monkeypatch.setattr(os, "close", over_quota)
+        assert not all(writer.write(TICK) for _ in range(100))
+        monkeypatch.undo()
+
+
+def test_a_trace_that_nobody_wants_is_removed(path: Path) -> None:
+    with TraceWriter(path) as writer:
+        writer.write(HEADER)
+        writer.discard()
+        assert not path.exists()
+        assert not writer.write(TICK)
+        writer.discard()
+    TraceWriter(path).close()  # the name is free again
 
 
 def test_the_hash_tells_lines_apart() -> None:

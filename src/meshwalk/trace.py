@@ -225,7 +225,8 @@ class TraceWriter:
     """Writes a trace to a new file that only its owner may read: it holds what was said.
 
     A context manager; `write` is what a node is given. At `bytes_max`, or when the disk fails, it
-    writes nothing more, since a trace with a hole cannot be replayed, and says so in the log.
+    writes nothing more, since a trace with a hole cannot be replayed, and says so in the log. No
+    failing disk raises anything here: a node must not lose a step for the sake of its trace.
     What is written reaches the file after `FLUSH_EVERY_S` of machine time, at the next line.
     Raises `InvalidArgument` when the file exists already, `StoreError` when it cannot be made.
     """
@@ -235,6 +236,9 @@ class TraceWriter:
         self.bytes_max = bytes_max
         self.bytes = 0
         """Written so far, with what waits to be flushed."""
+        self.is_whole = True
+        """Whether nothing is missing; final once the trace is closed, as a disk may fail then."""
+        self._room = bytes_max - len(_encoder.encode(End(why=self._limit))) - 1
         self._waiting = bytearray()
         self._flushed_at: float | None = None
         try:
@@ -252,8 +256,9 @@ class TraceWriter:
         if self._file is None:
             return False
         data = _encoder.encode(line)
-        if self.bytes + len(data) + 1 > self.bytes_max:
-            self._end(f"the limit of {self.bytes_max:,} bytes")
+        if self.bytes + len(data) + 1 > self._room:
+            self.is_whole = False
+            self._end(self._limit)
             log.warning("the trace %s is at its limit and goes no further", self.path)
             return False
         self._append(data)
@@ -274,13 +279,21 @@ class TraceWriter:
             while waiting and self._file is not None:
                 del waiting[: os.write(self._file, waiting)]
         except OSError as error:
-            self._close()
-            log.warning("the trace %s goes no further: %s", self.path, error.strerror)
+            self._close(error)
 
     def close(self) -> None:
         """Write the last line and let the file go. May be called again."""
         if self._file is not None:
             self._end(STOPPED)
+
+    def discard(self) -> None:
+        """Remove the file, closed or not: of a node that never ran, nobody wants the trace."""
+        self._waiting.clear()
+        self._close()
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the trace %s cannot be removed: %s", self.path, error.strerror)
 
     def __enter__(self) -> Self:
         return self
@@ -298,15 +311,29 @@ class TraceWriter:
         self._waiting += b"\n"
         self.bytes += len(data) + 1
 
+    @property
+    def _limit(self) -> str:
+        """The longest reason for an end: what is left of `bytes_max` for the others suffices."""
+        return f"the limit of {self.bytes_max:,} bytes"
+
     def _end(self, why: str) -> None:
-        self._append(_encoder.encode(End(why=why)))
+        if self.bytes:  # else the end would stand where a reader looks for the header
+            self._append(_encoder.encode(End(why=why)))
         self.flush()
         self._close()
 
-    def _close(self) -> None:
+    def _close(self, failure: OSError | None = None) -> None:
+        """Let the file go, after a failure perhaps, and say once what failed."""
         file, self._file = self._file, None
-        if file is not None:
+        if file is None:
+            return
+        try:
             os.close(file)
+        except OSError as error:  # NFS and quotas may tell of a full disk only here: close(2)
+            failure = failure or error
+        if failure is not None:
+            self.is_whole = False
+            log.warning("the trace %s goes no further: %s", self.path, failure.strerror)
 
 
 class TraceHash:

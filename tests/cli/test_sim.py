@@ -175,6 +175,56 @@ def test_a_case_that_fails_is_told_with_the_command_that_repeats_it(
     assert (code, complaint in err) == (1, True)
 
 
+def test_results_of_another_version_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "squares.json"
+    head = '{"experiment": "squares", "version": "0.0.1", "size": "quick", "seed": 1, "rows": '
+    for row in ('{"n": 1}', '{"n": 1, "square": {"value": 1}}', '{"n": 1, "square": "many"}'):
+        path.write_text(f"{head}[{row}]}}")
+        code, _, err = typed(capsys, "draw", str(path))
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert f"{path} holds other results" in err
+        assert "meshwalk 0.0.1 wrote it: run the experiment again" in err
+
+
+def test_what_cannot_be_written_is_told_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "squares-growth.svg":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    run = ("run", "all", "--jobs", "1", "--out", str(tmp_path))
+    why = f"meshwalk: squares: cannot write to {tmp_path}: No space left on device; going on\n"
+    code, out, err = typed(capsys, *run)
+    assert (code, err) == (1, why)
+    assert [line for line in out.splitlines() if line.startswith("wrote")] == [
+        f"wrote {tmp_path / name}"
+        for name in ("squares.json", "squares.md", "other.json", "other.md", "other-growth.svg")
+    ]
+    code, out, err = typed(capsys, *run, "--json")
+    assert (code, err) == (1, why)
+    assert [len(one["rows"]) for one in json.loads(out)["results"]] == [3, 3]
+
+
+def test_json_of_an_interrupted_run_holds_what_there_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(case: Case) -> Row:
+        raise KeyboardInterrupt
+
+    endless = Experiment("other", "", cases, interrupted, tables, plots)
+    monkeypatch.setattr(catalogue, "EXPERIMENTS", (SQUARES, endless))
+    code, out, err = typed(capsys, "run", "all", "--jobs", "1", "--json")
+    assert (code, err) == (130, "meshwalk: interrupted\n")
+    assert [one["experiment"] for one in json.loads(out)["results"]] == ["squares"]
+
+
 def test_without_matplotlib_there_are_tables_and_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

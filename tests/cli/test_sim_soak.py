@@ -225,10 +225,36 @@ def test_a_trace_of_the_whole_world_replays(
     for answer in answers:
         del answer["took_s"]
     assert answers[0] == answers[1]  # a run does the same whether it is recorded or not
-    assert f"wrote {file}" in err
+    size = f"{file.stat().st_size / 1e6:,.1f} MB"
+    assert f"wrote {file}, {size}; for one node of it: meshwalk sim replay {file} " in err
     assert cli.run_command(["sim", "replay", str(file)]) == 0
     assert cli.run_command(["sim", "replay", str(file), "--node", "10.0.0.1"]) == 0
     assert capsys.readouterr().out.count(": the same\n") == 2
+
+
+def test_a_trace_that_is_not_whole_is_told(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    short: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "world.trace"
+    monkeypatch.setattr(sim_soak, "TRACE_BYTES_MAX", 1_000_000)
+    _, _, err = typed(capsys, "--plan", str(short), "--trace", str(file))
+    assert f"{file} ends before the run does, after 1.0 MB: " in err
+    assert file.stat().st_size <= 1_000_000
+
+    close = os.close
+
+    def over_quota(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(sim_soak, "TRACE_BYTES_MAX", 1 << 30)
+    monkeypatch.setattr(os, "close", over_quota)
+    again = tmp_path / "again.trace"
+    _, _, err = typed(capsys, "--plan", str(short), "--trace", str(again))
+    assert f"{again} ends before the run does, after " in err
 
 
 def test_a_trace_is_never_written_over(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

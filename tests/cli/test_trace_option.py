@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import stat
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from meshwalk import Node
 from meshwalk.cli import up
 from meshwalk.cli.main import run_command
 from meshwalk.cli.options import NodeOptions
-from meshwalk.errors import InvalidArgument
+from meshwalk.errors import InvalidArgument, StoreError
+from meshwalk.net.control import Control
 from meshwalk.trace import Header, Input, Line, Output, encode_line, read_trace
 
 DEADLINE_S = 20
@@ -72,6 +74,47 @@ def test_the_option_is_passed_on(
     assert "exists already" in capsys.readouterr().err
     assert run_command(["up", *data, "--trace", str(tmp_path / "none" / "file")]) == 1
     assert "cannot write the trace" in capsys.readouterr().err
+
+
+def test_a_start_that_fails_leaves_no_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "up.trace"
+
+    def complaint(listen: str) -> str:
+        options = ["--data", str(tmp_path / "data"), "--listen", listen, "--trace", str(path)]
+        assert run_command(["up", *options]) in (1, 2)
+        return capsys.readouterr().err
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        first = complaint(taken)
+        assert "is taken" in first
+        assert not path.exists()
+        assert complaint(taken) == first
+    assert "exists already" not in complaint("nonsense")
+    assert not path.exists()
+
+    async def refuse(_: Control) -> Path:
+        raise StoreError("no control socket")
+
+    monkeypatch.setattr(Control, "start", refuse)  # the node has started, but nobody was told
+    assert "no control socket" in complaint("127.0.0.1:0")
+    assert not path.exists()
+
+
+def test_a_defect_at_the_start_leaves_its_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def defect(_: Control) -> Path:
+        raise KeyError("defect")
+
+    path = tmp_path / "up.trace"
+    monkeypatch.setattr(Control, "start", defect)
+    running = up.up(NodeOptions(tmp_path / "data", "127.0.0.1:0"), [], quiet=True, trace=path)
+    with pytest.raises(KeyError):
+        asyncio.run(running)
+    assert isinstance(next(line for _, line in read_trace(path)), Header)
 
 
 def test_a_difference_is_shown_and_fails(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,10 @@ def soak(
         Path | None, typer.Option("--plan", metavar="FILE", help="Run the plan in this file.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Record one run to a new FILE.")
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE", help="Record one run to a new FILE; it may take gigabytes."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write each failing plan here.")

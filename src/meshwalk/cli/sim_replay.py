@@ -8,16 +8,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from meshwalk.cli.render import printable
+from meshwalk.cli.sim_console import FAILED, OK, print_json
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.replay import Replayed, Step, Summary, replay, summarise
 from meshwalk.trace import Header, Line, describe, encode_line, first_difference, read_trace
 from meshwalk.version import __version__
 
-SAME: Final = 0  # the exit codes of cli/main.py
-DIFFERENT: Final = 1  # as diff(1)
 LINE_CHARACTERS_MAX: Final = 200  # guess: a frame's numbers and the start of its body
 DIFFERENCE_CHARACTERS_MAX: Final = 2000  # guess: a screen for the two lines that matter
 
@@ -37,32 +34,32 @@ def replay_trace(file: Path, node: str | None, until: int | None, *, is_stepping
         raise InvalidArgument(f'{file} has no node {node!r}; its hosts stand after "n" in a line')
     if last.difference is not None:
         _show_difference(summary, last, is_stepping=is_stepping)
-        return DIFFERENT
+        return FAILED
     if until is not None:
         if not is_stepping:
             _show_steps([*summary.before, last.step])
-        print(msgspec.json.format(msgspec.json.encode(last.node.statistics()), indent=2).decode())
+        print_json(last.node.statistics())
     broken_off = "" if last.step.is_whole or until is not None else "; the recording broke off"
     print(f"{summary.inputs:,} inputs, {summary.effects:,} effects: the same{broken_off}")
-    return SAME
+    return OK
 
 
 def diff(one: Path, other: Path) -> int:
-    """Show the first line where two traces part; 0 when they are the same, else 1.
+    """Show the first line where two traces part; 0 when they are the same, else 1, as diff(1).
 
     Raises `InvalidArgument`, `StoreError`.
     """
     parting = first_difference(read_trace(one), read_trace(other))
     if parting is None:
         print("the same")
-        return SAME
+        return OK
     print(f"line {parting.number} differs")
     for number, line in parting.before:
         print(_numbered(number, line))
     for path, found in ((one, parting.one), (other, parting.other)):
         print(f"{printable(str(path))}:")
         print(f"          {_in_full(found, 'nothing more')}")
-    return DIFFERENT
+    return FAILED
 
 
 def _shown(steps: Iterator[Replayed]) -> Iterator[Replayed]:

@@ -6,18 +6,19 @@ Tables and JSON need nothing but meshwalk; plots need matplotlib, of the extra `
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Final
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from meshwalk.cli.render import as_text, duration, printable
+from meshwalk.cli.render import as_text, duration
+from meshwalk.cli.sim_console import FAILED, OK, command, print_json, say
 from meshwalk.cli.sim_tables import as_markdown, for_terminal, list_for_terminal
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Case, Experiment, FailedCase, Results, Size
@@ -26,16 +27,16 @@ from meshwalk.sim.plots import Format, NoMatplotlib, draw, require_matplotlib
 from meshwalk.sim.runner import Failure, Outcome, chosen_cases, run_cases
 from meshwalk.version import __version__
 
-OK = 0  # the exit codes of cli/main.py
-FAILED = 1  # as above
-UNLIMITED_COLUMNS = 1000  # a file or a pipe has no width; more than any table
+UNLIMITED_COLUMNS: Final = 1000  # a file or a pipe has no width; more than any table
+# What tables and plots raise of rows that they do not know.
+_OTHER_ROWS: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def list_experiments(*, as_json: bool) -> int:
     """Print the names of all experiments and what they show."""
     if as_json:
         listed = [{"name": one.name, "summary": one.summary} for one in catalogue.EXPERIMENTS]
-        _print_json({"experiments": listed})
+        print_json({"experiments": listed})
     else:
         _print_table(list_for_terminal(catalogue.EXPERIMENTS))
     return OK
@@ -69,8 +70,10 @@ class Run:
     def run(self, names: Sequence[str]) -> int:
         """Run the experiments of these names one after another; the exit code.
 
-        Results are shown and written as each experiment ends, so an interrupt loses one at most.
-        Raises `InvalidArgument` before anything runs when a name or the choice of cases is wrong.
+        Results are shown and written as each experiment ends, so an interrupt loses one at most;
+        JSON is one object, printed at the end, of an interrupted run too. What cannot be written
+        is told, and the other experiments go on. Raises `InvalidArgument` before anything runs when
+        a name or the choice of cases is wrong.
         """
         plan = [
             (experiment, chosen_cases(experiment, self._size, self._seed, self._containing))
@@ -80,15 +83,17 @@ class Run:
             self._out.mkdir(parents=True, exist_ok=True)
             self._can_draw = _can_draw()
         all_results: list[Results] = []
-        for experiment, cases in plan:
-            results = self._run_one(experiment, cases)
-            all_results.append(results)
-            # Files first: a pipe that nobody reads any more must not cost an hour's results.
-            written = self._write(experiment, results, self._out) if self._out else []
-            if not self._as_json:
-                self._show(experiment, results, written)
-        if self._as_json:
-            _print_json({"results": all_results})
+        try:
+            for experiment, cases in plan:
+                results = self._run_one(experiment, cases)
+                all_results.append(results)
+                # Files first: a pipe that nobody reads any more must not cost an hour's results.
+                written = self._written(experiment, results)
+                if not self._as_json:
+                    self._show(experiment, results, written)
+        finally:
+            if self._as_json:
+                print_json({"results": all_results})
         return FAILED if self._has_failed else OK
 
     def _run_one(self, experiment: Experiment, cases: list[Case]) -> Results:
@@ -109,25 +114,35 @@ class Run:
 
     def _complain(self, experiment: Experiment, case: Case, failure: Failure) -> None:
         self._has_failed = True
-        again = shlex.join(
-            [
-                *("meshwalk", "sim", "run", experiment.name, "--size", self._size),
-                *("--seed", str(self._seed), "--case", case.name, "--jobs", "1"),
-            ]
+        again = command(
+            *("sim", "run", experiment.name, "--size", self._size),
+            *("--seed", str(self._seed), "--case", case.name, "--jobs", "1"),
         )
-        _complain(f"{experiment.name}, case {case.name!r}: {failure.error}; to repeat it: {again}")
+        say(f"{experiment.name}, case {case.name!r}: {failure.error}; to repeat it: {again}")
         if os.environ.get("MESHWALK_DEBUG", "") not in ("", "0"):
             print(failure.traceback, file=sys.stderr)
 
-    def _write(self, experiment: Experiment, results: Results, folder: Path) -> list[Path]:
+    def _written(self, experiment: Experiment, results: Results) -> list[Path]:
+        """The files that could be written; none without `--out`."""
+        written: list[Path] = []
+        if self._out is None:
+            return written
+        try:
+            for path in self._write(experiment, results, self._out):
+                written.append(path)  # noqa: PERF402 # keeps what came before an error
+        except OSError as error:
+            self._has_failed = True
+            say(f"{experiment.name}: cannot write to {self._out}: {error.strerror}; going on")
+        return written
+
+    def _write(self, experiment: Experiment, results: Results, folder: Path) -> Iterator[Path]:
         path = folder / f"{experiment.name}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-        written = [path]
+        yield path
         if results.rows:
-            written += _write_tables(experiment, results, folder)
+            yield _write_tables(experiment, results, folder)
         if results.rows and self._can_draw:
-            written += _write_plots(experiment, results, folder, self._format)
-        return written
+            yield from _write_plots(experiment, results, folder, self._format)
 
     def _show(self, experiment: Experiment, results: Results, written: Sequence[Path]) -> None:
         count = len(results.rows)
@@ -143,7 +158,8 @@ class Run:
 def draw_again(files: Sequence[Path], out: Path | None, file_format: Format) -> int:
     """Write tables and plots of results that an earlier run wrote; the exit code.
 
-    Raises `InvalidArgument` for a file that is none of ours, `NoMatplotlib`, and `OSError`.
+    Raises `InvalidArgument` for a file that is none of ours, or of a version whose results were
+    others, `NoMatplotlib`, and `OSError`.
     """
     require_matplotlib()
     plan = [(path, _read_results(path)) for path in files]
@@ -151,13 +167,17 @@ def draw_again(files: Sequence[Path], out: Path | None, file_format: Format) -> 
         (experiment,) = catalogue.find([results.experiment])
         folder = out or path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        if results.rows:
-            _print_written(
-                [
-                    *_write_tables(experiment, results, folder),
-                    *_write_plots(experiment, results, folder, file_format),
-                ]
-            )
+        if not results.rows:
+            continue
+        try:
+            _print_written([_write_tables(experiment, results, folder)])
+            _print_written(_write_plots(experiment, results, folder, file_format))
+        except _OTHER_ROWS as error:
+            raise InvalidArgument(
+                f"{path} holds other results than meshwalk {__version__} draws; meshwalk"
+                f" {results.version} wrote it: run the experiment again"
+                f" ({type(error).__name__}: {error})"
+            ) from error
     return OK
 
 
@@ -170,21 +190,19 @@ def _read_results(path: Path) -> Results:
         ) from error
 
 
-def _write_tables(experiment: Experiment, results: Results, folder: Path) -> list[Path]:
+def _write_tables(experiment: Experiment, results: Results, folder: Path) -> Path:
     path = folder / f"{experiment.name}.md"
     path.write_text(as_markdown(experiment.tables(results.rows)), encoding="utf-8")
-    return [path]
+    return path
 
 
 def _write_plots(
     experiment: Experiment, results: Results, folder: Path, file_format: Format
-) -> list[Path]:
-    written: list[Path] = []
+) -> Iterator[Path]:
     for plot in experiment.plots(results.rows):
         path = folder / f"{experiment.name}-{plot.name}.{file_format}"
         path.write_bytes(draw(plot, file_format))
-        written.append(path)
-    return written
+        yield path
 
 
 def _can_draw() -> bool:
@@ -192,7 +210,7 @@ def _can_draw() -> bool:
     try:
         require_matplotlib()
     except NoMatplotlib as error:
-        _complain(f"{error}; going on without plots")
+        say(f"{error}; going on without plots")
         return False
     return True
 
@@ -239,14 +257,6 @@ def _print_table(table: Table) -> None:
         print(as_text(table, UNLIMITED_COLUMNS))
 
 
-def _print_written(paths: Sequence[Path]) -> None:
+def _print_written(paths: Iterable[Path]) -> None:
     for path in paths:
         print(f"wrote {path}")
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _complain(line: str) -> None:
-    print(f"meshwalk: {printable(line)}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,19 +17,19 @@ from rich.live import Live
 from rich.text import Text
 
 from meshwalk.cli.render import duration, printable
+from meshwalk.cli.sim_console import FAILED, OK, command, print_json, say
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.plan import Plan
 from meshwalk.sim.planfile import as_json, read_plan
 from meshwalk.sim.shrinking import shrink
-from meshwalk.sim.soaking import Run, carry_out, plan_of, recorded_by, soak
-from meshwalk.trace import Note, TraceWriter
+from meshwalk.sim.soaking import Run, Weak, carry_out, plan_of, recorded_by, soak
+from meshwalk.trace import TraceWriter
 
-OK: Final = 0  # the exit codes of cli/main.py
-FAILED: Final = 1  # as above
 FINDINGS_SHOWN: Final = 4  # guess: the first ones tell what it is
 KINDS_SHOWN: Final = 20  # guess: half a screen
 SEED_BITS: Final = 48  # guess: short enough to type, and no two soaks meet
-TRACE_BYTES_MAX: Final = 4 << 30  # guess: ten times the longest drawn run
+# Four times the longest of 71 drawn runs: 4.4 GB. Six had more than 1 GB, half less than 50 MB.
+TRACE_BYTES_MAX: Final = 16 << 30
 
 
 class SoakOptions(msgspec.Struct, frozen=True):
@@ -75,9 +74,11 @@ class _Tally(msgspec.Struct):
     failed: list[Run] = []
     kinds: dict[str, list[int | None]] = {}
     """The seeds that showed each kind of finding."""
+    weak: Weak = msgspec.field(default_factory=Weak)
 
     def add(self, run: Run) -> None:
         self.runs += 1
+        self.weak.add(run)
         if run.verdict is not None:
             self.events += run.verdict.events
             self.virtual_s += run.verdict.seconds
@@ -130,7 +131,7 @@ class _Many:
         finally:
             self._live.stop()
         if options.as_json:
-            _print_json(self._tally)
+            _print_tally(self._tally)
         else:
             _print_summary(self._tally)
         return FAILED if self._tally.failed else OK
@@ -181,7 +182,7 @@ class _One:
         run = self._traced(options.trace) if options.trace else carry_out(self._plan, options.seed)
         self._tally.add(run)
         if options.as_json:
-            _print_json(self._tally)
+            _print_tally(self._tally)
         else:
             if not run.is_good:
                 _print_run(run, options.plan)
@@ -193,17 +194,18 @@ class _One:
     def _traced(self, path: Path) -> Run:
         with TraceWriter(path, TRACE_BYTES_MAX) as trace:
             run = carry_out(self._plan, self._options.seed, recorded_by(trace.write))
-            is_whole = trace.write(Note(text="the run is over"))
-        if is_whole:
-            again = shlex.join(["meshwalk", "sim", "replay", str(path), "--node", _host_of(run)])
-            _say(f"wrote {path}; for one node of it: {again}")
+        size = f"{trace.bytes / 1e6:,.1f} MB"
+        if trace.is_whole:
+            again = command("sim", "replay", str(path), "--node", _host_of(run))
+            say(f"wrote {path}, {size}; for one node of it: {again}")
         else:
-            _say(f"{path} ends before the run does: the disk is full, or it is at its limit")
+            why = "the disk is full, or it is at its limit"
+            say(f"{path} ends before the run does, after {size}: {why}")
         return run
 
     def _shrink(self, run: Run) -> None:
         kind = run.kinds[0]
-        _say(f"making it smaller while it has: {kind}")
+        say(f"making it smaller while it has: {kind}")
         small = shrink(self._plan, lambda plan: kind in carry_out(plan).kinds)
         small = msgspec.structs.replace(small, why=kind)
         options = self._options
@@ -212,8 +214,8 @@ class _One:
         folder.mkdir(parents=True, exist_ok=True)
         path = _write(small, folder, f"{stem}-small.json")
         nodes, faults = _count(len(small.nodes), "node"), _count(len(small.steps), "fault")
-        again = shlex.join(["meshwalk", "sim", "soak", "--plan", str(path)])
-        _say(f"wrote {path}: {nodes}, {faults}, {small.duration_s:.1f} s; to run it: {again}")
+        again = command("sim", "soak", "--plan", str(path))
+        say(f"wrote {path}: {nodes}, {faults}, {small.duration_s:.1f} s; to run it: {again}")
 
 
 def _write(plan: Plan, folder: Path, name: str) -> Path:
@@ -226,7 +228,7 @@ def _again(run: Run, file: Path | None = None) -> str:
     which = ["--seed", str(run.plan_seed), "--count", "1"]
     if file is not None:
         which = ["--plan", str(file)]
-    return shlex.join(["meshwalk", "sim", "soak", *which])
+    return command("sim", "soak", *which)
 
 
 # What is shown.
@@ -257,21 +259,25 @@ def _print_summary(tally: _Tally) -> None:
         f" {tally.virtual_s / 3600:,.1f} virtual hours in {duration(tally.took_s)}:"
         f" {len(tally.failed) or 'none'} with findings"
     )
+    if tally.weak.line:
+        print(f"of these {tally.weak.line}")
     if tally.runs > 1:
         kinds = sorted(tally.kinds.items(), key=lambda item: -len(item[1]))
         for kind, seeds in kinds[:KINDS_SHOWN]:
             print(f"{len(seeds):>6}  {printable(kind)}, first with seed {seeds[0]}")
 
 
-def _print_json(tally: _Tally) -> None:
+def _print_tally(tally: _Tally) -> None:
     value = {
         "runs": tally.runs,
         "events": tally.events,
         "virtual_s": round(tally.virtual_s, 3),
         "took_s": round(tally.took_s, 3),
+        "fragments": tally.weak.fragments,
+        "excused": tally.weak.excused,
         "failed": tally.failed,
     }
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print_json(value)
 
 
 def _host_of(run: Run) -> str:
@@ -282,8 +288,3 @@ def _host_of(run: Run) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _say(line: str) -> None:
-    """Beside what was asked for, so not among it."""
-    print(f"meshwalk: {printable(line)}", file=sys.stderr)

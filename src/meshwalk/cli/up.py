@@ -10,16 +10,17 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from meshwalk.cli.options import NodeOptions, make_node
 from meshwalk.cli.render import event_line, printable
-from meshwalk.errors import InvalidArgument, NotAdmitted, Unreachable
+from meshwalk.errors import InvalidArgument, MeshwalkError, NotAdmitted, Unreachable
 from meshwalk.events import Alone, EntryFailed, Event, Joined, MessagesDropped, StoreFailed
 from meshwalk.net.control import Control, is_supported
 from meshwalk.net.node import Node
 from meshwalk.net.subscription import Subscription
+from meshwalk.proto.recording import Write
 from meshwalk.trace import TraceWriter
 from meshwalk.wire.address import INVITE_CHARACTERS_MAX, Address, Invite, encode_network_name
 
@@ -34,19 +35,22 @@ async def up(
 
     Entries are tried in the background, again and again. Raises what trying again cannot mend:
     `InvalidArgument`, `NotAdmitted` when no entry lets the node in, `AddressInUse`, `StoreError`.
+    When the node does not get as far as "ready", no trace stays behind: the next try may have its
+    name. A defect's trace stays.
     """
     for entry in entries:
         _check(entry, options.network)
     say = _say_nothing if quiet else _say
     stopping = asyncio.Event()
-    with _signals(stopping.set), TraceWriter(trace) if trace else nullcontext() as writer:
+    with _signals(stopping.set), _recorded(trace) as recording:
         node = make_node(options)
-        node.trace = writer.write if writer is not None else None
+        node.trace = recording.write
         await node.start()
         control = Control(node, options.data, stopping.set)
         try:
             events = node.events()  # from before the first join, so that none goes by unheard
             path = str(await control.start()) if is_supported() else "none on this system yet"
+            recording.is_wanted = True
             if quiet:
                 _print("ready")
             else:
@@ -57,6 +61,29 @@ async def up(
             await control.close()
     say("stopped")
     return 0
+
+
+class _Recording:
+    """What a node writes its trace with, if it does, and whether there is anything to keep."""
+
+    def __init__(self, write: Write | None) -> None:
+        self.write = write
+        self.is_wanted = False
+
+
+@contextmanager
+def _recorded(path: Path | None) -> Iterator[_Recording]:
+    if path is None:
+        yield _Recording(None)
+        return
+    with TraceWriter(path) as writer:
+        recording = _Recording(writer.write)
+        try:
+            yield recording
+        except (MeshwalkError, OSError, asyncio.CancelledError):
+            if not recording.is_wanted:
+                writer.discard()
+            raise
 
 
 async def _run(
