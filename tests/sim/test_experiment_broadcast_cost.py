@@ -13,7 +13,6 @@ from meshwalk.sim.experiments.broadcast_cost import (
     Round,
     kind_of,
     one_round,
-    percentile,
     redundancy,
     summed,
 )
@@ -135,12 +134,6 @@ def test_frames_are_told_apart(frame: Frame, kind: str) -> None:
 def test_measures_of_nothing() -> None:
     assert redundancy(3, 0) is None
     assert redundancy(3, 3) == 0
-    assert percentile([], 50) == 0
-
-
-def test_percentiles_are_those_of_the_nearest_rank() -> None:
-    values = [float(value) for value in range(1, 11)]
-    assert [percentile(values, p) for p in (0, 10, 11, 50, 99, 100)] == [1, 1, 2, 5, 10, 10]
 
 
 def test_rows_are_plain_and_repeatable(rows: list[Row]) -> None:

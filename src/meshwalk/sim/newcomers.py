@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import msgspec
 
 from meshwalk.events import NeighbourUp
 from meshwalk.proto.effects import Effect, Happened
 from meshwalk.sim.node import Observer, SimNode
+from meshwalk.sim.percentiles import percentile
+
+SHOWN: Final = (50, 99, 100)  # median, all but a few, and the longest
 
 
 class Newcomer(msgspec.Struct):
@@ -56,13 +59,6 @@ def times_of(newcomers: Iterable[Newcomer]) -> dict[str, Any]:
         "newcomers": len(joined),
         "never_linked": len(joined) - len(firsts),
         "never_enough": len(joined) - len(enough),
-        "first_link_s": [at(firsts, 0.5), at(firsts, 0.99), at(firsts, 1.0)],
-        "enough_links_s": [at(enough, 0.5), at(enough, 0.99), at(enough, 1.0)],
+        "first_link_s": [percentile(firsts, percent) for percent in SHOWN],
+        "enough_links_s": [percentile(enough, percent) for percent in SHOWN],
     }
-
-
-def at(ordered: Sequence[float], share: float) -> float | None:
-    """The value that this share of all do not exceed; None of nothing."""
-    if not ordered:
-        return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

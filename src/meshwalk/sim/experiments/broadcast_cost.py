@@ -31,6 +31,7 @@ from meshwalk.sim.experiments.broadcast_cost_report import (
     tables,
 )
 from meshwalk.sim.node import Behaviour, Observer, SimNode
+from meshwalk.sim.percentiles import percentile
 from meshwalk.wire.frames import Channel, Close, Frame, Hello, Ping, Pong
 from meshwalk.wire.messages import decode_broadcast
 
@@ -193,7 +194,9 @@ def summed(rounds: Sequence[Round]) -> Row:
         "ldh_mean": sum(hops) / len(hops),
         "ldh_max": max(hops),
         "ldh_by_round": [max(one.last_hops.values()) for one in rounds],
-        "delay_ms": [[percent, 1000 * percentile(delays, percent)] for percent in PERCENTILES],
+        "delay_ms": [
+            [percent, 1000 * (percentile(delays, percent) or 0.0)] for percent in PERCENTILES
+        ],
     }
 
 
@@ -201,13 +204,6 @@ def redundancy(copies: int, deliveries: int) -> float | None:
     """RMR of one broadcast or of many: deliveries are the n - 1 nodes of each that got it from
     another. None when nobody did."""
     return copies / deliveries - 1 if deliveries else None
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The least value that so many per cent of all do not exceed; 0 of nothing."""
-    if not ordered:
-        return 0.0
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
 
 
 EXPERIMENT = Experiment(

@@ -42,7 +42,7 @@ class Leaving(enum.StrEnum):
     """The machine is gone without a word: only silence tells."""
 
 
-SHARES_PER_MINUTE: Final = (0.01, 0.1)  # half an hour's half-life, as of file sharing; and a storm
+SHARES_PER_MINUTE: Final = (0.01, 0.1)  # guess: half are gone after 69 minutes; and a storm
 VARIANTS: Final = ((Leaving.MIXED, ANY), (Leaving.SILENT, ANY), (Leaving.MIXED, ONE))
 # Nodes, minutes and seeds.
 SIZES: Final[dict[Size, tuple[tuple[int, int, int], ...]]] = {

@@ -61,7 +61,7 @@ def tables(rows: list[Row]) -> list[Table]:
                 "below minimum (%)",
                 "of those 30 s old (%)",
                 "30 s old, no link",
-                "looks with one part (%)",
+                "whole, but for newcomers (% of looks)",
                 "parts of two or more: most",
             ],
             [[*_head(row), *_links(row)] for row in rows],
@@ -110,9 +110,14 @@ def _links(row: Row) -> list[Cell]:
         100 * mean_of(looks, "below_minimum"),
         100 * mean_of(looks, "old_below_minimum"),
         max(look["old_without_link"] for look in looks),
-        100 * sum(look["parts"] == 1 for look in looks) / len(looks),
+        100 * sum(_is_whole(look) for look in looks) / len(looks),
         max(look["linked_parts"] for look in looks),
     ]
+
+
+def _is_whole(look: dict[str, Any]) -> bool:
+    """Whether there is one part, with everybody in it who has been there for half a minute."""
+    return bool(look["linked_parts"] == 1 and look["old_without_link"] == 0)
 
 
 def _newcomers(row: Row) -> list[Cell]:
@@ -170,7 +175,7 @@ def plots(rows: list[Row]) -> list[Plot]:
                     "old_below_minimum",
                     100.0,
                 ),
-                ("parts", "Parts, single nodes included", "parts", "parts", 1.0),
+                ("parts", "Parts of two nodes or more", "parts", "linked_parts", 1.0),
                 (
                     "stale",
                     "Known peers that are gone",

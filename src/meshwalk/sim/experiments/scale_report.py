@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from meshwalk.sim.experiment import Plot, Row, Series, Style, Table
+from meshwalk.sim.experiment import Plot, Row, Series, Table
 
 ONE: Final = "one entry"  # how nodes join
 ANY: Final = "any member"
@@ -98,7 +98,7 @@ PLOTS: Final[tuple[tuple[str, str, str, dict[str, Measure], bool], ...]] = (
     ),
     (
         "joining",
-        "Time that a newcomer needs, 83 joining each second",
+        "Time that a newcomer needs",
         "virtual time (s)",
         {
             "minimum of links, 99 %": lambda row: row["enough_links_s"][1],
@@ -130,32 +130,24 @@ def plots(rows: list[Row]) -> list[Plot]:
         return []
     drawn = []
     for name, title, y_label, lines, y_log in PLOTS:
-        series = [one for label, of in lines.items() for one in _lines(rows, label, of)]
+        series = [one for label, of in lines.items() for one in _line(rows, label, of)]
         if series:
             drawn.append(Plot(name, title, "nodes", y_label, series, x_log=True, y_log=y_log))
     return drawn
 
 
-def _lines(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> list[Series]:
-    """One line over sizes for each way of joining, with the range over seeds."""
-    found = []
-    for entry, added in ((ONE, ""), (ANY, f", through {ANY}")):
-        by_nodes: dict[int, list[float]] = {}
-        for row in rows:
-            if row["entry"] == entry and (measured := value(row)) is not None:
-                by_nodes.setdefault(row["nodes"], []).append(measured)
-        if not by_nodes:
-            continue
-        sizes = sorted(by_nodes)
-        means = [sum(by_nodes[nodes]) / len(by_nodes[nodes]) for nodes in sizes]
-        found.append(
-            Series(
-                label + added,
-                sizes,
-                means,
-                [min(by_nodes[nodes]) for nodes in sizes],
-                [max(by_nodes[nodes]) for nodes in sizes],
-                style=Style.LINE if len(sizes) > 1 else Style.POINTS,
-            )
-        )
-    return found
+def _line(rows: Sequence[Row], label: str, value: Measure) -> list[Series]:
+    """One line over sizes, with the range over seeds; none if nothing was measured. Of a size that
+    has both ways of joining, it shows the one through one entry."""
+    through_one = {row["nodes"] for row in rows if row["entry"] == ONE}
+    by_nodes: dict[int, list[float]] = {}
+    for row in rows:
+        measured = value(row)
+        if measured is not None and (row["entry"] == ONE or row["nodes"] not in through_one):
+            by_nodes.setdefault(row["nodes"], []).append(measured)
+    if not by_nodes:
+        return []
+    sizes = sorted(by_nodes)
+    means = [sum(by_nodes[nodes]) / len(by_nodes[nodes]) for nodes in sizes]
+    low, high = ([of(by_nodes[nodes]) for nodes in sizes] for of in (min, max))
+    return [Series(label, sizes, means, low, high)]
