@@ -289,6 +289,9 @@ def test_neighbours_behind_one_nat_reach_each_other() -> None:
     scene.dial()
     scene.world.run(1)
     assert scene.is_opened
+    (secured,) = scene.spied.of(scene.acceptor, "secured")
+    assert secured.given[2].host == scene.dialler.host, "the NAT has nothing to do with it"
+    assert nat.entry_count(scene.world.now) == 0
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,23 @@ def test_naps_add_up() -> None:
     assert b.time() + b.core.unix_offset_s == pytest.approx(UNIX_START_S + world.now)
 
 
+def test_to_wake_what_is_awake_and_to_put_to_sleep_what_sleeps_changes_nothing() -> None:
+    scene = Scene()
+    world, b = scene.world, scene.b
+    world.sleep(b)
+    world.run(4)
+    world.sleep(b)
+    world.sleep(b, clock_stops=False)
+    world.run(4)
+    b.wake()
+    assert b.time() == pytest.approx(world.now - 8)
+    world.run(3)
+    scene.spied.calls.clear()
+    b.wake()
+    assert b.time() == pytest.approx(world.now - 8)
+    assert scene.spied.calls == []
+
+
 def test_a_stopped_process_finds_its_clock_gone_on() -> None:
     scene = Scene()
     world, b = scene.world, scene.b

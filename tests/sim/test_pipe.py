@@ -242,9 +242,59 @@ def test_a_sender_that_sleeps_is_told_when_it_goes_on() -> None:
     pair.world.run(5)
     assert pair.spied.calls == []
     pair.a.wake()
-    pair.send()
-    pair.world.run(1)
     assert len(pair.told(pair.a, "overflowed")) == 1
+    assert pair.a.neighbours == []
+
+
+def test_what_happens_to_a_pipe_is_not_told_to_the_next_life_of_its_sender() -> None:
+    """A defect: its links are numbered anew, and one of another pipe heard of it."""
+    pair = Pair(SMALL)
+    world, a = pair.world, pair.a
+    put_to_sleep(pair)
+    pair.send(2, 1_500)
+    world.run(1)
+    assert len(pair.told(a, "stalled")) == 1
+    pair.send(3, 1_000_000)  # still under way when the machine goes
+    world.crash(a, silently=True)
+    world.restart(a)
+    world.run(1)
+    pair.b.wake()
+    assert len(pair.told(a, "stalled", "resumed", "overflowed")) == 1
+
+
+def test_a_sender_that_sleeps_hears_when_it_wakes_that_all_is_taken() -> None:
+    pair = Pair(SMALL)
+    put_to_sleep(pair)
+    pair.send(2, 1_500)
+    pair.world.run(1)
+    link = pair.a.core.link_of(pair.b.id)
+    assert link is not None
+    assert link.stalled_at is not None
+    pair.world.sleep(pair.a)
+    pair.b.wake()
+    pair.world.run(1)
+    assert pair.heard == [0, 1]
+    assert pair.told(pair.a, "resumed") == []
+    pair.a.wake()
+    assert [call.given for call in pair.told(pair.a, "resumed")] == [(link.number,)]
+    assert link.stalled_at is None
+
+
+@pytest.mark.parametrize("encodes", [True, False])
+def test_what_waits_behind_a_gap_fills_the_pipe_of_its_sender(encodes: bool) -> None:
+    pair = Pair(SMALL)
+    pair.world._encodes = encodes
+    pair.send()
+    pair.world.conditions.set_loss(1.0, pair.a.host)
+    pair.send()
+    pair.world.conditions.heal()
+    put_to_sleep(pair)
+    pair.send(2, 1_500)
+    pair.world.run(1)
+    pair.b.wake()
+    pair.world.changed()
+    assert pair.heard == [0], "that was sent before it"
+    assert [call.what for call in pair.told(pair.a, "stalled", "resumed")] == ["stalled"]
 
 
 @pytest.mark.parametrize("encodes", [True, False])

@@ -6,7 +6,7 @@ import pytest
 
 from meshwalk.sim.attackers import BEHAVIOURS
 from meshwalk.sim.latency import parse_latency
-from meshwalk.sim.plan import DURATION_S, FAULTS_MAX, NODES_MAX, Fault, Kind, Plan, draw
+from meshwalk.sim.plan import DURATION_S, FAULTS_MAX, NODES_MAX, Fault, Kind, Plan, Step, draw
 from meshwalk.sim.soaking import plan_of
 
 PLANS = [plan_of(seed) for seed in range(300)]
@@ -69,3 +69,14 @@ def test_walks_have_the_time_that_the_network_takes() -> None:
         overlay = plan.config.overlay
         assert overlay.walk_timeout_s >= overlay.walk_hops * 0.2
         assert overlay.place_timeout_s >= overlay.walk_hops * 0.2
+
+
+def test_most_plans_demand_much() -> None:
+    """Order until the first fault that delays; last words unless senders are forgotten."""
+    assert 0.02 < sum(plan.forgets_senders for plan in PLANS) / len(PLANS) < 0.15
+    assert sum(plan.keeps_order for plan in PLANS) / len(PLANS) > 0.5
+
+
+def test_faults_that_delay_are_told_from_others() -> None:
+    assert Step(1.0, Fault.LOSS).is_delaying
+    assert not Step(1.0, Fault.CRASH).is_delaying

@@ -44,6 +44,18 @@ def test_a_file_that_holds_no_plan(tmp_path: Path, data: bytes) -> None:
         ({"duration_s": -1.0}, "duration_s is 0"),
         ({"duration_s": 1e300}, "duration_s is 0"),
         ({"body_bytes_max": 0}, "body_bytes_max is 1"),
+        ({"body_bytes_max": 300_000}, "body_bytes_max is 1 to 262144"),
+        (
+            {"body_bytes_max": 500, "config": {"broadcast": {"body_bytes_max": 499}}},
+            "body_bytes_max is 1 to 499",
+        ),
+        ({"config": {"broadcast": {"body_bytes_max": 63}}}, "at least 64"),
+        ({"sends_per_s": 1e6, "body_bytes_max": 1000}, "bursts and rates come to"),
+        ({"requests_per_s": 1e6, "duration_s": 1e5, "body_bytes_max": 1}, "bursts and rates"),
+        (
+            {"steps": [{"at": 1.0, "fault": "burst", "value": 1e5}], "body_bytes_max": 100_000},
+            "bursts and rates come to",
+        ),
         ({"sends_per_s": -0.5}, "sends_per_s is 0"),
         ({"nodes": [{"joins_at": 0.0, "through": 0, "behaviour": "saint"}]}, "saint"),
         ({"nodes": [{"joins_at": 0.0, "through": 0, "group": 256}]}, "group is 0 to 255"),

@@ -7,12 +7,14 @@ import os
 import signal
 from contextlib import closing
 
+import msgspec
 import pytest
 
+from meshwalk.cli import sim_soak
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.checks import Finding
 from meshwalk.sim.plan import Plan
-from meshwalk.sim.soaking import Run, carry_out, plan_of, recorded_by, soak
+from meshwalk.sim.soaking import Run, Weak, carry_out, plan_of, recorded_by, soak
 from meshwalk.sim.storm import Storm, Verdict
 from meshwalk.trace import TraceHash
 
@@ -90,6 +92,28 @@ def test_kinds_leave_out_what_differs() -> None:
     )
     assert run.kinds == ["# links after # s without faults", "delivered twice: …"]
     assert Run(1, None, "KeyError: 17").kinds == ["KeyError: #"]
+
+
+def test_runs_that_show_less_are_counted() -> None:
+    weak = Weak()
+    assert weak.line == ""
+    plain, apart = verdict(), msgspec.structs.replace(verdict(), fragments=3)
+    excused = msgspec.structs.replace(apart, excused=["rest", "last words"])
+    for seed, each in enumerate([plain, apart, excused, excused]):
+        weak.add(Run(seed, each))
+    weak.add(Run(9, None, "KeyError: 17"))
+    assert (weak.fragments, weak.excused, weak.runs) == (3, {"rest": 2, "last words": 2}, 3)
+    assert weak.line == "in fragments 3; excused: last words 2, rest 2"
+
+
+def test_the_summary_tells_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = sim_soak._Tally(0.0)
+    tally.add(Run(1, msgspec.structs.replace(verdict(), excused=["links"])))
+    sim_soak._print_summary(tally)
+    sim_soak._print_tally(tally)
+    out = capsys.readouterr().out
+    assert "\nof these excused: links 1\n" in out
+    assert '"fragments": 0,\n  "excused": {\n    "links": 1\n  }' in out
 
 
 def small_plan() -> Plan:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import ClassVar
 
 import pytest
 
@@ -18,6 +19,7 @@ from meshwalk.sim.checks import components
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
 from meshwalk.sim.storm import Storm
+from meshwalk.wire.frames import Frame
 from meshwalk.wire.records import BroadcastPayload
 
 CONFIG = Config(
@@ -124,6 +126,47 @@ def test_paths_are_blocked_for_a_while(fault: Fault, crosses: tuple[bool, bool])
     assert seen_at(Storm(plan(step)), 9.5, look) == (True, True)
 
 
+def test_an_earlier_fault_does_not_end_a_later_one() -> None:
+    def look(storm: Storm) -> bool:
+        return storm.world.conditions.can_cross(node(storm, 2).host, node(storm, 3).host)
+
+    clogs = [Step(5.0, Fault.CLOG, 2, 3, 4.0), Step(7.0, Fault.CLOG, 2, 3, 4.0)]
+    cuts = [Step(5.0, Fault.PARTITION, value=4.0), Step(7.0, Fault.ISOLATE, 2, value=4.0)]
+    for steps in (clogs, cuts):
+        assert seen_at(Storm(plan(*steps)), 10.0, look) is False
+        assert seen_at(Storm(plan(*steps)), 11.5, look) is True
+
+
+def test_who_is_to_stay_down_does_not_come_back_by_an_earlier_fault() -> None:
+    """A node that leaves is still up for two seconds, in which all crash."""
+    steps = [Step(5.0, Fault.LEAVE, 2, value=3.0), Step(6.0, Fault.MASS_CRASH, value=1.0)]
+    assert Storm(plan(*steps)).run().up == 0
+
+
+class Answering(NodeCore):
+    """Notes whether its machine was asleep when its application answered."""
+
+    node: SimNode
+    answered_asleep: ClassVar[list[bool]] = []
+
+    def reply(self, *arguments: object) -> list[Effect]:
+        self.answered_asleep.append(self.node.is_asleep)
+        return super().reply(*arguments)  # type: ignore[arg-type]
+
+
+def test_applications_of_machines_asleep_answer_when_they_wake() -> None:
+    def make_core(node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
+        core = Answering(node.signatures, node.config, Random(seed), now, unix_offset_s)
+        core.node = node
+        return core
+
+    Answering.answered_asleep.clear()
+    steps = [Step(3.0 + 3 * turn, Fault.SLEEP, turn % 5, value=2.0) for turn in range(5)]
+    assert Storm(plan(*steps, rate=20.0), make_core).run().findings == []
+    assert len(Answering.answered_asleep) > 100
+    assert not any(Answering.answered_asleep)
+
+
 @pytest.mark.parametrize(
     ("fault", "value"),
     [
@@ -179,16 +222,103 @@ def texts(storm: Storm) -> str:
 
 
 def test_a_node_that_looks_for_no_links_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    refill = Walks.refill
-
-    def lazily(walks: Walks, now: float) -> None:
-        if now < 4.0:
-            refill(walks, now)
-
-    monkeypatch.setattr(Walks, "refill", lazily)
+    refill_until(monkeypatch, 4.0)
     steps = [Step(5.0, Fault.LEAVE, number) for number in (0, 2, 3, 4, 6)]
     found = texts(Storm(plan(*steps, nodes=8)))
     assert "links after" in found or "in 2 pieces" in found
+
+
+def refill_until(monkeypatch: pytest.MonkeyPatch, until: float) -> None:
+    """From then on nobody looks for links."""
+    refill = Walks.refill
+
+    def lazily(walks: Walks, now: float) -> None:
+        if now < until:
+            refill(walks, now)
+
+    monkeypatch.setattr(Walks, "refill", lazily)
+
+
+def test_a_starved_node_is_found_though_the_network_was_parted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What may part a network is no excuse if it is in one piece."""
+    refill_until(monkeypatch, 4.0)
+    steps = [Step(5.0, Fault.LEAVE, 2), Step(8.0, Fault.PARTITION, value=0.001)]
+    storm = Storm(plan(*steps))
+    verdict = storm.run()
+    assert verdict.pieces == 1
+    assert "1 links after" in "\n".join(finding.text for finding in verdict.findings)
+    assert verdict.mended_s is None
+
+
+def test_links_that_are_lost_after_all_was_well_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 90.0  # after the last words
+    refill_until(monkeypatch, at)
+    storm = Storm(plan())
+    storm.world.timeline.add(at, lambda _: storm.world.crash(node(storm, 2)), None)
+    assert "1 links after there were enough" in texts(storm)
+
+
+def test_what_is_excused_is_said() -> None:
+    hidden = dict.fromkeys((1, 2, 3, 4), Kind.DEAF_PORT)  # they cannot dial each other
+    assert Storm(plan()).run().excused == []
+    assert Storm(plan(behaviours={2: "black hole"})).run().excused == ["last words", "rest"]
+    assert "links" in Storm(plan(kinds=hidden)).run().excused
+
+
+class Swapping(NodeCore):
+    """Hands over each second broadcast before the first, from a time until another."""
+
+    from_s, until_s = 0.0, 0.0
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.first: dict[bytes, Effect] = {}
+
+    def receive(self, link: int, frames: Sequence[Frame], now: float) -> list[Effect]:
+        out: list[Effect] = []
+        for effect in super().receive(link, frames, now):
+            swaps = type(effect) is Deliver and self.from_s <= now < self.until_s
+            if type(effect) is not Deliver:
+                out.append(effect)
+            elif effect.delivery.origin in self.first:
+                out += [effect, self.first.pop(effect.delivery.origin)]
+            elif swaps:
+                self.first[effect.delivery.origin] = effect
+            else:
+                out.append(effect)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("from_s", "until_s", "is_found"),
+    [
+        (2.0, 9.0, True),  # before the fault that delays
+        (11.0, 19.0, False),
+        (40.0, 60.0, True),  # the last words
+    ],
+)
+def test_a_false_order_is_found_where_nothing_was_delayed(
+    from_s: float, until_s: float, is_found: bool
+) -> None:
+    def make_core(node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
+        core = Swapping(node.signatures, node.config, Random(seed), now, unix_offset_s)
+        core.from_s, core.until_s = (from_s, until_s) if node.host.endswith(".3") else (0.0, 0.0)
+        return core
+
+    storm = Storm(plan(Step(10.0, Fault.JITTER, value=0.1), rate=5.0), make_core)
+    storm.checks.counts_late = False  # else the node's own count shows it
+    assert ("of a sender came after" in texts(storm)) is is_found
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_order_may_be_expected_until_a_link_changes(ends: bool) -> None:
+    storm = Storm(plan())
+    storm.checks.order_ends_with_links = ends
+    storm.world.grow(2)
+    storm.world.run(5.0)
+    assert storm.checks.expects_order is not ends
 
 
 def test_a_request_that_does_not_end_in_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,15 @@ from random import Random
 
 import pytest
 
-from meshwalk.config import Config, OverlayConfig
+from meshwalk.config import Config, LinkConfig, OverlayConfig
 from meshwalk.events import NeighbourDown
 from meshwalk.sim.latency import Constant
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.soaking import recorded_by
 from meshwalk.sim.world import Endless, World
 from meshwalk.trace import TraceHash
-from meshwalk.wire.frames import Hello, Ping
-from recorder import RecordedWorld
+from meshwalk.wire.frames import ContentType, Hello, Ping
+from recorder import RecordedWorld, Spied
 
 D = 0.02
 
@@ -113,15 +113,97 @@ def test_what_breaks_after_a_restart_is_not_the_new_pipe_of_the_same_number() ->
     assert a.neighbours == [b.id]
 
 
-def test_a_pipe_that_loses_too_much_breaks_at_both_ends() -> None:
-    world = grown(2)
+GIVEN_UP_S = (2 * D + 0.2) * (2**6 - 1)
+"""How long a frame is sent again."""
+
+
+def lossy_pair() -> tuple[RecordedWorld, SimNode, SimNode]:
+    """Two linked nodes, of which the first has sent in vain something that the second waits for."""
+    idle = Config(link=LinkConfig(idle_timeout_s=60.0, ping_interval_s=20.0))
+    world = RecordedWorld(1, Constant(D))
+    world.grow(2, idle)
     a, b = world.nodes
+    assert world.run_until(world.is_settled, 30)
     for node in world.nodes:
         node.core.overlay.walks.stop()
+    world.run(1)
     world.conditions.set_loss(1.0, a.host)
-    world.run(a.config.link.ping_interval_s + 1)
-    assert a.neighbours == b.neighbours == []
+    say(a, b, b"lost")
+    return world, a, b
+
+
+def say(node: SimNode, to: SimNode, body: bytes) -> None:
+    node.do(node.core.send(to.id, "", ContentType.BYTES, body, node.time()))
+
+
+def test_a_sender_gives_up_after_six_tries_and_not_before() -> None:
+    world, a, b = lossy_pair()
+    world.conditions.heal()
+    say(a, b, b"behind it")
+    world.run(GIVEN_UP_S - D)
+    assert a.neighbours == [b.id]
+    world.run(2 * D)
+    ((node, why),) = downs(world, b)
+    assert node is a
+    assert "gave the connection up" in why
+    assert a.ends == {}
+    assert world.recorder.bodies(b) == [], "it waits behind what was lost"
+
+
+def test_the_other_end_hears_of_that_when_it_says_something() -> None:
+    world, a, b = lossy_pair()
+    world.conditions.heal()
+    world.run(GIVEN_UP_S + 1)
+    assert a.neighbours == []
+    assert b.neighbours == [a.id]
+    say(b, a, b"are you there?")
+    world.run(2 * D + 0.001)
+    assert downs(world, a) == [(b, "lost: the peer ended the connection")]
     assert a.ends == b.ends == {}
+    assert world.recorder.bodies(a) == []
+
+
+def test_the_other_end_hears_nothing_over_a_path_that_is_dead() -> None:
+    world, a, b = lossy_pair()
+    world.run(GIVEN_UP_S + 1)
+    say(b, a, b"are you there?")  # the reset is lost as well
+    world.run(b.config.link.idle_timeout_s - GIVEN_UP_S - 5)
+    assert b.neighbours == [a.id]
+    world.run(10)
+    ((_, why),) = [down for down in downs(world, a) if down[0] is b]
+    assert "idle" in why
+
+
+def test_the_end_of_a_pipe_waits_for_nothing_that_was_lost() -> None:
+    world, a, b = lossy_pair()
+    world.conditions.heal()
+    world.crash(a)
+    world.run(2 * D)
+    assert downs(world, a) == [(b, "lost: the peer ended the connection")]
+
+
+@pytest.mark.parametrize("clock_stops", [True, False])
+def test_a_sleeping_machine_hears_that_its_pipe_was_given_up_when_it_wakes(
+    clock_stops: bool,
+) -> None:
+    spied = Spied()
+    world = RecordedWorld(1, Constant(D), make_core=spied)
+    world.grow(2)
+    a, b = world.nodes
+    assert world.run_until(world.is_settled, 30)
+    world.conditions.set_loss(1.0, a.host)
+    say(a, b, b"lost")
+    world.conditions.heal()
+    world.sleep(a, clock_stops=clock_stops)
+    say(b, a, b"before")
+    spied.calls.clear()
+    world.run(GIVEN_UP_S + 0.5)
+    assert spied.of(a, *(call.what for call in spied.calls)) == []
+    world.conditions.clog(b.host, a.host)  # which has nothing to do with it
+    a.wake()
+    world.run(0)
+    (call,) = spied.of(a, "lost")
+    assert call.at == world.now
 
 
 def test_to_leave_is_to_say_goodbye() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,24 @@ def test_an_error_that_nobody_awaits_fails_the_run() -> None:
     assert errors == ["IndexError('pop from empty list')", "ValueError('in the background')"]
 
 
+def test_an_error_of_a_task_that_is_still_held_fails_the_run() -> None:
+    held: list[asyncio.Task[None]] = []
+
+    async def steps(world: World) -> None:
+        async def fail(error: Exception) -> None:
+            raise error
+
+        anna = await world.start("anna")
+        held.extend(world.spawn(anna, fail(ValueError(number))) for number in range(4))
+        held[3].cancel()
+        await world.sleep(1)
+        assert str(held[1].exception()) == "1"
+
+    with pytest.raises(ExceptionGroup) as caught:
+        simulate(steps)
+    assert [repr(error) for error in caught.value.exceptions] == ["ValueError(0)", "ValueError(2)"]
+
+
 def test_what_still_runs_is_ended_quietly() -> None:
     ended: list[str] = []
 
@@ -156,3 +175,51 @@ async def test_the_decorator_leaves_parameters_and_fixtures(
     for number in range(count):
         await world.start(f"{number}", data=tmp_path / f"{number}")
     assert len(list(tmp_path.iterdir())) == count
+
+
+@simulated()
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.usefixtures("tmp_path")
+async def test_the_decorator_keeps_marks_below_it(world: World, count: int) -> None:
+    assert count in (2, 3)
+
+
+def test_a_skip_counts_above_and_below() -> None:
+    async def scenario(world: World) -> None:
+        pass
+
+    below = simulated()(pytest.mark.skip(scenario))
+    both = pytest.mark.skip(reason="above")(below)
+    assert [mark.name for mark in vars(both)["pytestmark"]] == ["skip", "skip"]
+    assert [mark.name for mark in vars(scenario)["pytestmark"]] == ["skip"]
+
+
+class TestMethods:
+    @pytest.mark.parametrize("count", [2, 3])
+    @simulated(seed=9)
+    async def test_self_comes_before_the_world(
+        self, world: World, count: int, tmp_path: Path
+    ) -> None:
+        assert isinstance(self, TestMethods)
+        assert (world.seed, count in (2, 3), tmp_path.is_dir()) == (9, True, True)
+
+    @staticmethod
+    @simulated(seed=9)
+    async def test_a_static_method_has_only_the_world(world: World) -> None:
+        assert world.seed == 9
+
+
+def test_the_world_has_to_be_a_parameter() -> None:
+    async def nothing() -> None:
+        pass
+
+    async def method(self: object) -> None:
+        pass
+
+    async def static(world: World) -> None:
+        pass
+
+    scenarios: list[Any] = [nothing, method, staticmethod(static)]
+    for scenario in scenarios:
+        with pytest.raises(InvalidArgument, match="is no test of a world"):
+            simulated()(scenario)

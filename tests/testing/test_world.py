@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from meshwalk import InvalidArgument, Node, NotRunning, PeerId, TimedOut, Unreachable
-from meshwalk.testing import World, simulated
+from meshwalk import InvalidArgument, Node, NotRunning, PeerId, StoreError, TimedOut, Unreachable
+from meshwalk.testing import World, simulate, simulated
 
 
 async def pair(world: World) -> tuple[Node, Node]:
@@ -136,6 +137,104 @@ async def test_the_store_is_as_it_was_at_the_crash(world: World) -> None:
     assert {peer.peer for peer in bert.peers()} == kept == {anna.id}
 
 
+def test_a_crash_leaves_nothing_that_a_later_run_finds(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+
+    async def crashes(world: World) -> None:
+        anna = await world.start("anna", data=folder)
+        (folder / "note").write_text("first")
+        world.crash(anna)
+        await world.sleep(1)
+
+    async def stops(world: World) -> str:
+        anna = await world.start("anna", data=folder)
+        (folder / "note").write_text("second")
+        await anna.stop()
+        await world.restart("anna")
+        return (folder / "note").read_text()
+
+    simulate(crashes)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert simulate(stops) == "second"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_what_is_written_after_a_crash_is_undone(tmp_path: Path, restarts: bool) -> None:
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere)
+
+    async def steps(world: World) -> None:
+        for count in range(2):
+            node = await (world.restart("anna") if count else world.start("anna", data=folder))
+
+            async def program(count: int) -> None:
+                try:
+                    (folder / "before").write_text(f"{count}")
+                    await asyncio.sleep(1000)
+                finally:
+                    (folder / "after").write_text("too late")
+                    (folder / "before").write_text("too late")
+
+            world.spawn(node, program(count))
+            await world.sleep(1)
+            world.crash(node)
+            await world.sleep(1)
+            assert (folder / "after").exists()
+        if restarts:
+            await world.restart("anna")
+            assert (folder / "before").read_text() == "1"
+
+    simulate(steps)
+    assert folder.is_symlink()
+    assert not (folder / "after").exists()
+    assert (folder / "before").read_text() == "1"
+
+
+@simulated()
+async def test_a_start_that_failed_leaves_the_name_free(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    anna = await world.start("anna")
+    with pytest.raises(StoreError):
+        await world.start("bert", data=tmp_path / "file")
+    with pytest.raises(InvalidArgument):
+        await world.start("bert", network="")
+    assert list(world.nodes) == ["anna"]
+    with pytest.raises(InvalidArgument, match=r"it has: anna$"):
+        world.machine("bert")
+    carl = await world.start("carl")
+    bert = await world.start("bert", join=anna)
+    assert len({node.address for node in (anna, bert, carl)}) == 3
+    with pytest.raises(Unreachable):
+        await world.start("dora", join="10.9.9.9:1")
+    assert list(world.nodes) == ["anna", "carl", "bert", "dora"]
+
+
+@pytest.mark.parametrize("ends", ["not at all", "by itself", "in a crash"])
+@simulated()
+async def test_a_paused_machine_that_is_restarted_lives(world: World, ends: str) -> None:
+    anna, bert = await pair(world)
+    if ends == "by itself":
+        await bert.stop()
+    elif ends == "in a crash":
+        world.crash(bert)
+    world.pause(bert)
+    await world.sleep(3)
+    bert = await world.restart(bert)
+    ticks: list[float] = []
+
+    async def program() -> None:
+        await asyncio.sleep(1)
+        ticks.append(world.now)
+
+    world.spawn(bert, program())
+    await world.until(lambda: anna.neighbours == [bert.id])
+    assert await anna.ping(bert.id) < 1
+    await world.sleep(2)
+    assert len(ticks) == 1
+
+
 @simulated(latency=0.01)
 async def test_a_sleeping_machine_stands_still(world: World) -> None:
     anna, bert = await pair(world)
@@ -191,6 +290,41 @@ async def test_a_crash_ends_what_runs_there(world: World) -> None:
     await world.sleep(5)
     assert ended == ["finally"]
     assert len(heard) == 0
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+@simulated()
+async def test_a_crash_ends_the_timers_that_were_set_there(world: World, is_paused: bool) -> None:
+    _, bert = await pair(world)
+    fired: list[str] = []
+
+    async def program(name: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            fired.append(f"{name} {world.now:.1f}")
+            loop.call_later(2, again)
+
+        again()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(1)  # what tidies up may wait
+            fired.append(f"{name} ends {world.now - at:g} s later")
+
+    at = world.now
+    task = world.spawn(bert, program("bert"))
+    world.spawn("anna", program("anna"))
+    await world.sleep(3)
+    if is_paused:
+        world.pause(bert)
+    world.crash(bert)
+    at = world.now
+    await asyncio.wait([task])
+    await world.sleep(7)
+    ticks = [line.split()[0] for line in fired if "ends" not in line]
+    assert (ticks.count("bert"), ticks.count("anna")) == (2, 6)
+    assert [line for line in fired if "ends" in line] == ["bert ends 1 s later"]
 
 
 @simulated()

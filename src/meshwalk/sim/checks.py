@@ -48,14 +48,17 @@ class Checks(Observer):
         self.world: World
         self.requests_end_within_s = float("inf")
         """Of their node's own time, answered or not."""
-        self.expects_order = True
-        """Whether paths are good enough for each sender's broadcasts to come in their order."""
+        self._expects_order = True
+        self._stretch = 1
+        self.order_ends_with_links = False
+        """Whether order is expected no longer than links stay as they are."""
         self.counts_late = True
         """Whether nodes count all that they hand over late: not what they forgot the sender of."""
         self._late: dict[tuple[str, int], int] = {}
         self.hostile: set[PeerId] = set()
         """Nodes that may send what they please in their own name."""
-        self._broadcasts: dict[bytes, PeerId] = {}
+        self._broadcasts: dict[bytes, tuple[PeerId, int]] = {}
+        """The sender of each body, and the stretch of time that it was sent in."""
         self._directs: dict[bytes, tuple[PeerId, PeerId]] = {}
         self._requests: dict[tuple[str, int, int], bytes | None] = {}
         """Own requests that have not ended, by host, life and id: the reply that is expected, or
@@ -72,7 +75,21 @@ class Checks(Observer):
     def has_heard(self, node: SimNode, body: bytes) -> bool:
         """Whether the node, in its present life, has had this or sent it."""
         seen = self._seen.get((node.host, node.life), ())
-        return body in seen or self._broadcasts.get(body) == node.id
+        return body in seen or self._sender_of(body) == node.id
+
+    @property
+    def expects_order(self) -> bool:
+        """Whether paths are good enough for each sender's broadcasts to come in their order.
+
+        Judged are those that were sent and have come within one stretch of time in which it is so.
+        """
+        return self._expects_order
+
+    @expects_order.setter
+    def expects_order(self, expected: bool) -> None:
+        if expected and not self._expects_order:
+            self._stretch += 1
+        self._expects_order = expected
 
     def found(self, node: SimNode | None, text: str) -> None:
         """Note something that is wrong."""
@@ -84,7 +101,7 @@ class Checks(Observer):
 
     def broadcast(self, node: SimNode, body: bytes) -> None:
         """A node is about to send this to everyone."""
-        self._broadcasts[body] = node.id
+        self._broadcasts[body] = (node.id, self._stretch if self._expects_order else 0)
 
     def sent(self, node: SimNode, to: PeerId, body: bytes) -> None:
         """A node is about to send this to a neighbour."""
@@ -120,6 +137,8 @@ class Checks(Observer):
                 self._when_asked(node, effect)
         elif type(effect) is Happened and type(effect.event) is NeighbourUp:
             self._check_degree(node)
+            if self.order_ends_with_links:
+                self.expects_order = False
 
     def stopped(self, node: SimNode) -> None:
         for key in [key for key in self._requests if key[0] == node.host]:
@@ -143,7 +162,7 @@ class Checks(Observer):
 
     def _check_broadcast(self, node: SimNode, delivery: Delivery) -> None:
         body = delivery.body
-        if self._broadcasts.get(body) != delivery.origin:
+        if self._sender_of(body) != delivery.origin:
             self.found(node, f"a broadcast that nobody sent: {_start(body)}")
         # The first part of a body names its sender's life, within which the numbers grow.
         run = body.split(b" ", 1)[0]
@@ -153,15 +172,22 @@ class Checks(Observer):
         if last_run != run:
             first, last = number, 0
         if number <= last:
-            self._check_late(node, number, first, last)
+            self._check_late(node, delivery, first, last)
         self._last[key] = (run, first, max(number, last))
 
-    def _check_late(self, node: SimNode, number: int, first: int, last: int) -> None:
+    def _sender_of(self, body: bytes) -> PeerId | None:
+        sender, _ = self._broadcasts.get(body, (None, 0))
+        return sender
+
+    def _check_late(self, node: SimNode, delivery: Delivery, first: int, last: int) -> None:
         """What comes after its gap was given up is handed over late, and counted by the node."""
         late = self._late[node.host, node.life] = self._late.get((node.host, node.life), 0) + 1
         counted = node.core.statistics().broadcast.get("late", 0)
+        number = delivery.sequence
+        _, sent_in = self._broadcasts.get(delivery.body, (None, 0))
+        is_in_order_due = self._expects_order and sent_in == self._stretch
         # A sender's line begins with the first that is heard: what was under way may come later.
-        if (self.expects_order and number >= first) or (self.counts_late and late > counted):
+        if (is_in_order_due and number >= first) or (self.counts_late and late > counted):
             self.found(node, f"number {number} of a sender came after {last}")
 
     def _check_degree(self, node: SimNode) -> None:

@@ -2,11 +2,12 @@
 
 A fault injector changes the conditions, the world asks them about each frame. They keep no frames
 and no clock. Pipes are reliable and ordered streams, so a lost frame is one that arrives later, and
-in the worst case the pipe breaks. Two duties stay with the world:
+in the worst case the sender gives its end of the pipe up. These duties stay with the world:
 
-- It keeps the order of each pipe: a frame arrives no sooner than the one before it.
+- It keeps the order of each pipe: a frame arrives no sooner than the one before it, and none
+  arrives behind one that never does.
 - When a frame is due it asks `can_cross`. If that is false, the frame and all that follow it in
-  this direction wait, and the world looks again when `version` has changed.
+  this direction wait, until the world is told that the conditions have changed.
 
 Most changes take `from_host` and `to_host`. Neither means every path, the first alone all that this
 host sends, the second alone all that this host receives, both the path from one to the other. What
@@ -28,13 +29,22 @@ from meshwalk.sim.latency import Latency
 # RFC 6298 section 2.4 asks for 1 s; Linux takes the round trip and at least 200 ms more
 # (TCP_RTO_MIN), so that is what a lost frame costs most nodes.
 RETRANSMIT_LEAST_S = 0.2
-FRAME_TRIES_MAX = 6  # guess: silent for 6 s and more; Linux goes on for 15 minutes (tcp_retries2)
+FRAME_TRIES_MAX = 6  # guess: given up after 13 s and more; Linux takes 15 minutes (tcp_retries2)
 DIAL_RETRY_S = 1.0  # RFC 6298 section 2.1: before there is a round trip; doubled each time
 # Sent at 0, 1, 3 and 7 s. guess: Linux goes on for two minutes, but a dial has timed out by then.
 DIAL_TRIES_MAX = 4
 
 Scope = tuple[str | None, str | None]
 """From and to; None stands for every host."""
+
+
+class FrameOutcome(msgspec.Struct, frozen=True):
+    """What becomes of a frame: one of the two is set."""
+
+    arrives_at: float | None = None
+    """When it arrives, if nothing blocks it then."""
+    given_up_at: float | None = None
+    """It never arrives: when the sender's system stops waiting for an acknowledgement."""
 
 
 class DialOutcome(msgspec.Struct, frozen=True):
@@ -53,12 +63,10 @@ class Conditions:
     """
 
     def __init__(self, latency: Latency, rng: Random) -> None:
-        self.version = 0
-        """Increases with every change: what could not cross may be able to now."""
         self.blocks_anything = False
         """Whether there is a pair of hosts for which `can_cross` might be false."""
         self.is_plain = True
-        """Whether `arrival_s` is the latency alone, which a caller may then draw by itself."""
+        """Whether a frame takes the latency alone, which a caller may then draw by itself."""
         self._rng = rng
         self._latency_at_rest = latency
         self._set_latency(latency)
@@ -83,19 +91,22 @@ class Conditions:
         clogged = self._clogged
         return not clogged or not any(scope in clogged for scope in _scopes_of(from_host, to_host))
 
-    def arrival_s(self, now: float, from_host: str, to_host: str, size: int) -> float | None:
-        """When a frame of `size` bytes that is sent now arrives, if nothing blocks it then.
+    def frame_outcome(self, now: float, from_host: str, to_host: str, size: int) -> FrameOutcome:
+        """What becomes of a frame of `size` bytes that is sent now.
 
-        None when it was lost six times: the pipe is broken. Bandwidth is taken up by the call, so
-        ask once for each frame, in the order of sending.
+        One that is lost six times is given up, as long after the last time as one more try would
+        have waited: 63 times a round trip and 0.2 s in all (RFC 9293 section 3.8.3). Bandwidth is
+        taken up by the call, so ask once for each frame, in the order of sending.
         """
         delay_s = self.draw_delay_s(from_host, to_host, self._rng)
         if self.is_plain:
-            return now + delay_s
+            return FrameOutcome(now + delay_s)
         delay_s += self._extra_s(from_host, to_host)
         sent_at = self._leave_queues(now, from_host, to_host, size)
-        waited_s = self._wait_for_losses_s(from_host, to_host, 2 * delay_s)
-        return None if waited_s is None else sent_at + waited_s + delay_s
+        waited_s, is_lost = self._wait_for_losses_s(from_host, to_host, 2 * delay_s)
+        if is_lost:
+            return FrameOutcome(given_up_at=sent_at + waited_s)
+        return FrameOutcome(sent_at + waited_s + delay_s)
 
     def dial_outcome(self, now: float, from_host: str, to_host: str, tries: int = 1) -> DialOutcome:
         """What becomes of the try number `tries`, from 1, at a dial between these hosts.
@@ -110,26 +121,12 @@ class Conditions:
             and (self.is_plain or not self._loses_dial(from_host, to_host))
         ):
             return DialOutcome(arrives_at=now + self.delay_s(from_host, to_host))
-        if tries >= DIAL_TRIES_MAX:
-            return DialOutcome()
-        return DialOutcome(try_again_at=now + DIAL_RETRY_S * 2 ** (tries - 1))
+        return DialOutcome(try_again_at=dial_retry_at(now, tries))
 
     def delay_s(self, from_host: str, to_host: str) -> float:
         """How long one crossing takes that is neither lost nor queued, as those of a handshake."""
         delay_s = self.draw_delay_s(from_host, to_host, self._rng)
         return delay_s if self.is_plain else delay_s + self._extra_s(from_host, to_host)
-
-    def backlog_s(self, now: float, from_host: str, to_host: str) -> float:
-        """How long a frame sent now would wait before its first byte leaves.
-
-        What waits fills the sender's buffer, so the world may call its pipes stalled by it.
-        """
-        if not self._bytes_per_s:
-            return 0.0
-        backlog_s = 0.0
-        for queue, _ in self._queues_of(from_host, to_host):
-            backlog_s = max(backlog_s, self._free_at.get(queue, 0.0) - now)
-        return backlog_s
 
     # What a fault injector changes.
 
@@ -160,7 +157,8 @@ class Conditions:
     ) -> None:
         """This share of the frames of this scope, and of the dials, is lost each time. 0 ends it.
 
-        A lost frame is sent again after a round trip and 0.2 s, then after twice as long each time.
+        A lost frame is sent again after a round trip and 0.2 s, then after twice as long each time,
+        and given up when it was lost six times.
         """
         _set(self._losses, (from_host, to_host), _checked_share(share))
         self._changed()
@@ -289,7 +287,6 @@ class Conditions:
         self.draw_delay_s = latency.delay_s  # bound once: it is called for each frame
 
     def _changed(self) -> None:
-        self.version += 1
         self.blocks_anything = bool(self._clogged) or self._side_of is not None
         self.is_plain = not (
             self._jitter_s or self._dial_loss or self._losses or self._delays_s or self._bytes_per_s
@@ -322,18 +319,20 @@ class Conditions:
                 self._free_at[queue] = at
         return at
 
-    def _wait_for_losses_s(self, from_host: str, to_host: str, round_trip_s: float) -> float | None:
-        """How much later than at once the frame is sent that arrives; None when none does."""
+    def _wait_for_losses_s(
+        self, from_host: str, to_host: str, round_trip_s: float
+    ) -> tuple[float, bool]:
+        """How much later than at once the try that arrives is sent, or all are given up: true."""
         if not self._losses:
-            return 0.0
+            return 0.0, False
         loss = self._loss(from_host, to_host)
         waited_s, timeout_s = 0.0, round_trip_s + RETRANSMIT_LEAST_S
         for _ in range(FRAME_TRIES_MAX):
             if self._rng.random() >= loss:
-                return waited_s
+                return waited_s, False
             waited_s += timeout_s
             timeout_s *= 2  # RFC 6298 section 5.5
-        return None
+        return waited_s, True
 
     def _loss(self, from_host: str, to_host: str) -> float:
         kept = 1.0
@@ -346,6 +345,13 @@ class Conditions:
         if self._losses:
             kept *= (1.0 - self._loss(from_host, to_host)) * (1.0 - self._loss(to_host, from_host))
         return self._rng.random() >= kept
+
+
+def dial_retry_at(sent_at: float, tries: int) -> float | None:
+    """When the SYN after number `tries` is sent, if nothing answers that one; None: never."""
+    if tries >= DIAL_TRIES_MAX:
+        return None
+    return sent_at + DIAL_RETRY_S * 2.0 ** (tries - 1)
 
 
 def address_group(host: str) -> str:

@@ -136,12 +136,19 @@ class SimNode:
         self.do(self.core.start([entry for entry in known if entry is not None], now))
 
     def sleep(self, *, clock_stops: bool) -> None:
-        """Take nothing and do nothing; time stands still as well, unless it is only stopped."""
+        """Take nothing and do nothing; time stands still as well, unless it is only stopped.
+
+        A machine that sleeps already goes on as it does.
+        """
+        if self.is_asleep:
+            return
         self.is_asleep = True
         self._asleep_since = self.world.now if clock_stops else NEVER
 
     def wake(self) -> None:
-        """Go on. What waited for it arrives, in order."""
+        """Go on, if it sleeps. What waited for it arrives, in order."""
+        if not self.is_asleep:
+            return
         self.is_asleep = False
         if self._asleep_since != NEVER:
             self.slept_s += self.world.now - self._asleep_since
@@ -151,7 +158,7 @@ class SimNode:
         self.release()
 
     def release(self) -> None:
-        """Take what waits, where the way is free again."""
+        """Take what waits, where the way is free again, and hear what was not heard asleep."""
         for end in list(self.ends.values()):
             end.release()
         for dialling in list(self.dialling.values()):

@@ -2,6 +2,10 @@
 
 What cannot cross waits as TCP would have it, and arrives in order when the way is free again. The
 sender's machines hear of it as they would from a real transport: stalled, overflowed, resumed.
+
+A frame that is lost for good leaves a gap where it would have come, and what was sent after it
+waits there in vain. The sender's system gives its end up after a while; the other end hears nothing
+of that until it sends something, which is answered with a reset.
 """
 
 from __future__ import annotations
@@ -24,8 +28,14 @@ class Lost:
     """The end of the pipe, as its other end hears of it."""
 
 
+class Gap:
+    """Where a frame is missing that never comes."""
+
+
 FINISHED: Final = Finished()
 LOST: Final = Lost()
+GAP: Final = Gap()
+GIVEN_UP: Final = "the network lost too much; the system gave the connection up"
 
 Item: TypeAlias = Frame | bytes | Finished | Lost
 """What crosses a pipe: a frame, encoded frames, or the pipe's begin and end."""
@@ -45,9 +55,11 @@ class PipeEnd:
 
     __slots__ = (
         "arrives_at",
+        "has_gap",
         "held",
         "held_bytes",
         "host",
+        "is_given_up",
         "is_open",
         "is_told_full",
         "life",
@@ -69,10 +81,15 @@ class PipeEnd:
         """When the last of what is on its way arrives: nothing overtakes."""
         self.reader: FrameReader | None = None
         """Made when the first bytes come: few worlds encode, and nodes have many ends."""
-        self.held: list[Item] | None = None
+        self.held: list[Item | Gap] | None = None
         """What has come and could not be taken."""
         self.held_bytes = 0
         self.is_told_full = False
+        """Whether the sender's machines believe that much waits here."""
+        self.has_gap = False
+        """Whether something that was sent here was lost for good."""
+        self.is_given_up = False
+        """Whether its own system gave it up while the machine slept."""
 
     @property
     def is_blocked(self) -> bool:
@@ -84,28 +101,28 @@ class PipeEnd:
         return not conditions.can_cross(self.other.node.host, node.host)
 
     def release(self) -> None:
-        """Take what waits, if the way is free again."""
-        if not self.held or self.is_blocked:
-            return
-        items, self.held, self.held_bytes = self.held, None, 0
-        if self.is_told_full:
-            self.is_told_full = False
-            if self.other.is_open and self.other.node.is_up:
-                self.other.node.core.resumed(self.other.link)
-        for item in items:
-            self.arrive(item)
+        """Take what waits, if the way is free again, and hear what was not heard asleep."""
+        if self.held and self.held[0] is not GAP and not self.is_blocked:
+            items, self.held, self.held_bytes = self.held, None, 0
+            for item in items:
+                if item is GAP:
+                    self.leave_gap()
+                else:
+                    self.arrive(item)  # type: ignore[arg-type]
+            self._tell_sender()
+        self.other._tell_sender()
+        if self.is_given_up and self.is_open:
+            self.give_up()
 
     def arrive(self, item: Item) -> None:
         """Take what was sent from the other end, or hold it for as long as it cannot cross."""
         if not self.is_open:
+            if self.other.has_gap:  # so what was sent last may not have come there
+                self._reset(item)
             return
         node = self.node
         if node.life != self.life or not node.is_up:
-            # A machine that is up answers with a reset what comes for a process that is gone.
-            if not node.has_vanished and not self.is_blocked:
-                self.is_open = False
-                if item is not LOST:
-                    node.world.transmit(self.other, LOST)
+            self._reset(item)
             return
         world = node.world
         is_free = not (self.held or node.is_asleep or world.conditions.blocks_anything)
@@ -121,6 +138,33 @@ class PipeEnd:
             now = world.now - node.slept_s  # the hot path: what `SimNode.time` would say
             node.do(node.core.receive(self.link, (item,), now))  # type: ignore[arg-type]
 
+    def leave_gap(self, _: None = None) -> None:
+        """What comes after this waits for something that never comes."""
+        if self.is_open:
+            if self.held is None:
+                self.held = []
+            self.held.append(GAP)
+
+    def give_up(self, _: None = None) -> None:
+        """What this end sent has been in vain too often: its system tells the machines, if awake.
+
+        Nothing crosses for that, so it is told over a blocked path as well.
+        """
+        if not self.is_open:
+            return
+        if self.node.is_asleep:
+            self.is_given_up = True
+        else:
+            self.node.world.ended(self, GIVEN_UP)
+
+    def _reset(self, item: Item) -> None:
+        """A machine that is up answers with a reset what comes for a pipe that is gone."""
+        node = self.node
+        if not node.has_vanished and not self.is_blocked:
+            self.is_open = False
+            if item is not LOST:
+                node.world.transmit(self.other, LOST)
+
     def _take_bytes(self, data: bytes) -> None:
         node = self.node
         if self.reader is None:
@@ -135,15 +179,29 @@ class PipeEnd:
     def _hold(self, item: Item) -> None:
         if self.held is None:
             self.held = []
+        if item is LOST and GAP in self.held:  # a reset waits for nothing that was lost
+            del self.held[self.held.index(GAP) :]
+            if not self.held and not self.is_blocked:
+                self.node.world.ended(self)
+                return
         self.held.append(item)
         self.held_bytes += size_of(item)
-        other, sender = self.other, self.other.node
-        if not other.is_open or not sender.is_up or sender.is_asleep:
+        if self.held_bytes > self.other.node.config.link.send_buffer_high_bytes:
+            self._tell_sender()
+
+    def _tell_sender(self) -> None:
+        """Have the machines at the other end hear how much waits here, if they can hear at all."""
+        end, sender = self.other, self.other.node
+        if not end.is_open or not sender.is_up or sender.is_asleep or sender.life != end.life:
             return
         limits = sender.config.link
         if self.held_bytes > limits.send_buffer_bytes_max:
-            sender.do(sender.core.overflowed(other.link, sender.time()))
-        elif self.held_bytes > limits.send_buffer_high_bytes and not self.is_told_full:
+            sender.do(sender.core.overflowed(end.link, sender.time()))
+        elif self.held_bytes <= limits.send_buffer_high_bytes:
+            if self.is_told_full:
+                self.is_told_full = False
+                sender.core.resumed(end.link)
+        elif not self.is_told_full:
             self.is_told_full = True
-            sender.core.stalled(other.link, sender.time())
+            sender.core.stalled(end.link, sender.time())
             sender.arm()

@@ -19,7 +19,8 @@ from meshwalk.sim.plan import Fault, Plan, Step
 NODES_MAX: Final = 10_000  # guess: minutes for each virtual one
 SECONDS_MAX: Final = 1e6  # eleven days
 RATE_MAX: Final = 1e6  # guess: more than a machine can compute
-BODY_BYTES_MAX: Final = 1 << 20  # as wire/frames.py: no frame carries more
+NAME_BYTES_MAX: Final = 64  # as work.py: each body begins with its sender and a number
+WORK_BYTES_MAX: Final = 4 << 30  # guess: a hundred times what a drawn plan has
 
 _SHARES: Final = {Fault.LOSS, Fault.MASS_CRASH}
 
@@ -45,9 +46,7 @@ def _check(plan: Plan) -> None:
         raise InvalidArgument(f"a plan has 1 to {NODES_MAX:,} nodes, not {len(plan.nodes)}")
     parse_latency(plan.latency, plan.seed)
     _within("duration_s", plan.duration_s, SECONDS_MAX)
-    _within("body_bytes_max", plan.body_bytes_max, BODY_BYTES_MAX, least=1)
-    for name in ("broadcasts_per_s", "sends_per_s", "requests_per_s"):
-        _within(name, getattr(plan, name), RATE_MAX)
+    _check_work(plan)
     for node in plan.nodes:
         _within("joins_at", node.joins_at, SECONDS_MAX)
         if not 0 <= node.group < 256:
@@ -59,6 +58,25 @@ def _check(plan: Plan) -> None:
         raise InvalidArgument("no node joins before duration_s is over")
     for step in plan.steps:
         _check_step(step)
+
+
+def _check_work(plan: Plan) -> None:
+    bodies = plan.config.broadcast.body_bytes_max
+    if bodies < NAME_BYTES_MAX:
+        raise InvalidArgument(
+            f"broadcast.body_bytes_max is at least {NAME_BYTES_MAX} here, not {bodies}"
+        )
+    _within("body_bytes_max", plan.body_bytes_max, bodies, least=1)
+    for name in ("broadcasts_per_s", "sends_per_s", "requests_per_s"):
+        _within(name, getattr(plan, name), RATE_MAX)
+    per_s = plan.broadcasts_per_s + plan.sends_per_s + plan.requests_per_s
+    bursts = sum(max(0.0, step.value) for step in plan.steps if step.fault is Fault.BURST)
+    total = (bursts + per_s * plan.duration_s) * max(plan.body_bytes_max, NAME_BYTES_MAX)
+    if not total <= WORK_BYTES_MAX:
+        raise InvalidArgument(
+            f"bursts and rates come to {total:.2g} bytes, and {WORK_BYTES_MAX:,} are allowed;"
+            " lower them, duration_s or body_bytes_max"
+        )
 
 
 def _check_step(step: Step) -> None:

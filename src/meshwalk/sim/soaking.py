@@ -76,6 +76,35 @@ class Run(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(_kind(finding.text) for finding in self.verdict.findings))
 
 
+class Weak(msgspec.Struct):
+    """How many runs show less than one in which everything was demanded."""
+
+    fragments: int = 0
+    """Runs whose network had come apart, and was joined again by naming entries."""
+    excused: dict[str, int] = {}
+    """Runs in which a demand was dropped, by its name in `Verdict.excused`."""
+    runs: int = 0
+    """Runs with any of these."""
+
+    def add(self, run: Run) -> None:
+        """Count a run."""
+        verdict = run.verdict
+        if verdict is None:
+            return
+        self.fragments += verdict.fragments > 1
+        for demand in verdict.excused:
+            self.excused[demand] = self.excused.get(demand, 0) + 1
+        self.runs += verdict.fragments > 1 or bool(verdict.excused)
+
+    @property
+    def line(self) -> str:
+        """For a person; empty when there was none."""
+        parts = [f"{demand} {count}" for demand, count in sorted(self.excused.items())]
+        fragments = [f"in fragments {self.fragments}"] if self.fragments else []
+        excused = [f"excused: {', '.join(parts)}"] if parts else []
+        return "; ".join([*fragments, *excused])
+
+
 def plan_of(seed: int) -> Plan:
     """The plan that a soak draws from a seed: all faults, and all attackers."""
     return draw(seed, tuple(BEHAVIOURS))

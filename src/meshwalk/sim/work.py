@@ -19,6 +19,7 @@ from meshwalk.wire.messages import RefusalCode
 
 ANSWERED: Final = 0.9  # guess: of ten requests, one is refused
 ANSWERS_AFTER_S: Final = (0.0, 0.0, 0.1, 2.0, 15.0)  # guess: at once, or after the asker gave up
+ASLEEP_LOOK_S: Final = 1.0  # guess: soon enough after its machine woke up
 
 Rhythm: TypeAlias = tuple[float, Callable[[SimNode], None]]
 """How often a second, by the whole network, and what."""
@@ -76,8 +77,9 @@ class Work:
 
     def _body(self, node: SimNode) -> bytes:
         self._number += 1
-        name = f"{node.host}/{node.life} {self._number} "
-        return name.encode() + bytes(self._rng.randrange(self._plan.body_bytes_max))
+        name = f"{node.host}/{node.life} {self._number} ".encode()
+        most = self._plan.body_bytes_max
+        return name + bytes(min(self._rng.randrange(most), max(0, most - len(name))))
 
     def _broadcast(self, node: SimNode) -> None:
         self.broadcast(node, 1)
@@ -109,6 +111,9 @@ class Work:
     def _answer(self, what: tuple[SimNode, int, Ask, float]) -> None:
         node, life, ask, luck = what
         if node.life != life or not node.is_up or node.is_leaving:
+            return
+        if node.is_asleep:  # so is the application
+            self._world.timeline.add(self._world.now + ASLEEP_LOOK_S, self._answer, what)
             return
         now = node.time()
         if luck < ANSWERED:

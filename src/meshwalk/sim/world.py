@@ -33,7 +33,8 @@ from meshwalk.wire.codec import encode_frame
 from meshwalk.wire.peerid import PeerId
 
 LOOK_S: Final = 0.05  # guess: how often `run_until` looks, below what a person would notice
-EVENTS_MAX: Final = 1_000_000_000  # guess: an hour of computing; more is a run without an end
+# guess: 2.6 to 5 hours of computing at the speeds measured; more is a run without an end.
+EVENTS_MAX: Final = 1_000_000_000
 
 
 class Endless(LocalError):
@@ -268,8 +269,8 @@ class World:
             end.is_open = False
             self.transmit(end.other, LOST)
 
-    def ended(self, end: PipeEnd) -> None:
-        """The end of a pipe has crossed it, be it before the last of the handshake."""
+    def ended(self, end: PipeEnd, why: str = "") -> None:
+        """The end of a pipe has come to this end, be it before the last of the handshake."""
         end.is_open = False
         node, link = end.node, end.link
         if node.life != end.life or not node.is_up:
@@ -279,21 +280,25 @@ class World:
             del node.dialling[link]
         elif node.ends.pop(link, None) is None:
             return
-        node.do(node.core.lost(link, "", node.time()))
+        node.do(node.core.lost(link, why, node.time()))
 
     def transmit(self, to: PipeEnd, item: Item) -> None:
-        """Have an item arrive at the end of a pipe, after all that was sent there before."""
-        at = self.conditions.arrival_s(self.now, to.other.host, to.host, size_of(item))
-        if at is None:  # lost too often: the sender's system gives the pipe up
-            self._give_up(to)
-            return
-        to.arrives_at = max(at, to.arrives_at)
-        self.timeline.add(to.arrives_at, to.arrive, item)
+        """Have an item arrive at the end of a pipe, after all that was sent there before.
 
-    def _give_up(self, to: PipeEnd) -> None:
-        for end in (to, to.other):
-            if end.is_open:
-                self.timeline.add(max(self.now, end.arrives_at), self.ended, end)
+        One that is lost too often leaves a gap there, and breaks the sender's end later. As in RFC
+        9293 section 3.8.3 the other end is not told: what it sends from then on is answered with
+        a reset, and else there are its own time-outs.
+        """
+        sender = to.other
+        outcome = self.conditions.frame_outcome(self.now, sender.host, to.host, size_of(item))
+        if outcome.arrives_at is not None:
+            to.arrives_at = max(outcome.arrives_at, to.arrives_at)
+            self.timeline.add(to.arrives_at, to.arrive, item)
+        elif not to.has_gap and outcome.given_up_at is not None:
+            to.has_gap = True
+            to.arrives_at = max(self.now, to.arrives_at)
+            self.timeline.add(to.arrives_at, to.leave_gap, None)
+            self.timeline.add(outcome.given_up_at, sender.give_up, None)
 
     def _gone(self, which: tuple[SimNode, int]) -> None:
         node, life = which
@@ -319,7 +324,7 @@ class World:
         """Where a connection that a node makes is seen to come from; None when its NAT is full."""
         self._ports = 40_000 + (self._ports + 1) % 20_000
         nat = self.behind_nat.get(node.host)
-        if nat is None:
+        if nat is None or nat is self.behind_nat.get(to.host):  # neighbours need not go through it
             return Address(node.host, self._ports)
         seen = nat.outbound(node.host, self._ports, to.host, to.port, self.now)
         return None if seen is None else Address(*seen)

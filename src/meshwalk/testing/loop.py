@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
@@ -76,6 +77,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._sequence = 0
         self._turns = 0
         self._tasks = 0
+        self._alive: weakref.WeakSet[NumberedTask] = weakref.WeakSet()
         self._thread = threading.get_ident()
         self._paused: dict[Process, None] = {}
         self._owners: dict[int, tuple[object, Process]] = {}
@@ -125,6 +127,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         # A cancelled timer stays until it surfaces. Rebuilt when most are, so that programs that
         # set a timeout for every step, and never reach it, keep the heap as small as it can be.
+        if not handle._scheduled:  # type: ignore[attr-defined] # it has surfaced
+            return
         self._cancelled_timers += 1
         count = self._cancelled_timers
         if count > TIMERS_KEPT and 2 * count > len(self._timers):
@@ -190,12 +194,23 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, NumberedTask)]
         return sorted(tasks, key=lambda task: task.number)
 
+    def report_unretrieved(self) -> None:
+        """Report the errors of tasks that are done, which nobody has asked for.
+
+        A task tells of its error by itself only when it is freed; here, of those that still exist.
+        """
+        # By number: a weak set has the order of its hash table.
+        for task in sorted(self._alive, key=lambda task: task.number):
+            if task._log_traceback and (error := task.exception()) is not None:
+                message = f"nobody has asked for the error of {task.get_name()}"
+                self.call_exception_handler({"message": message, "exception": error})
+
     def who_waits(self) -> str:
         """The tasks that are not done and where they wait, a line for each."""
         lines = [f"  {task.get_name()}: {where(task)}" for task in self.tasks()]
         return "\n".join(["Tasks that wait:", *lines]) if lines else "No task is left."
 
-    # Processes: what is paused together.
+    # Processes: what is paused together, and ends together.
 
     def adopt(self, owner: object, process: Process) -> None:
         """Let the methods of `owner` belong to a process, whoever has them called."""
@@ -224,6 +239,17 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             self._add_timer(self._now + left_s, timer)
         held, process.held = process.held, []
         self._ready.extend(held)
+
+    def cancel_timers(
+        self, process: Process, is_meant: Callable[[Callable[..., object]], bool]
+    ) -> None:
+        """Cancel those timers of a process that runs whose callbacks are meant."""
+        due = [handle for handle in self._ready if isinstance(handle, asyncio.TimerHandle)]
+        for timer in [*due, *(entry[2] for entry in self._timers)]:
+            if timer._cancelled or self._process_of(timer) is not process:
+                continue
+            if is_meant(timer._callback):  # type: ignore[attr-defined]
+                timer.cancel()
 
     def _process_of(self, handle: asyncio.Handle) -> Process | None:
         # A bound method of an adopted object may have been scheduled by anybody.
@@ -304,7 +330,9 @@ def _number_task(
     # Names, too, start anew in each loop: asyncio's own numbers count a whole process.
     if kwargs.get("name") is None:
         kwargs["name"] = f"task {loop._tasks}"
-    return NumberedTask(loop._tasks, coro, loop=loop, **kwargs)  # type: ignore[arg-type]
+    task = NumberedTask(loop._tasks, coro, loop=loop, **kwargs)  # type: ignore[arg-type]
+    loop._alive.add(task)
+    return task
 
 
 def _note_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

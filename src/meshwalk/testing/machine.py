@@ -11,12 +11,14 @@ from random import Random
 from meshwalk.config import Config
 from meshwalk.identity.keys import SEED_BYTES, KeyPair
 from meshwalk.identity.network import Network
+from meshwalk.net.driver import Driver
 from meshwalk.net.node import Node
 from meshwalk.net.surroundings import Surroundings
 from meshwalk.net.transport import Transport
 from meshwalk.testing.loop import VirtualTimeLoop
+from meshwalk.testing.pipe import WirePipe
 from meshwalk.testing.process import InlineExecutor, Process
-from meshwalk.testing.wire import Host, Wire, WireTransport
+from meshwalk.testing.wire import Handshake, Host, Wire, WireTransport
 
 UNIX_AT_START_S = 1_000_000_000.0  # guess: any day will do that every run shares; this is in 2001
 
@@ -24,16 +26,21 @@ UNIX_AT_START_S = 1_000_000_000.0  # guess: any day will do that every run share
 class Machine(Surroundings):
     """What a node of the world gets from below. One node at a time runs on it."""
 
-    def __init__(self, wire: Wire, name: str, host: str, seed: int, folder: Path) -> None:
+    def __init__(
+        self, wire: Wire, name: str, host: str, seed: int, folder: Path, kept: Path
+    ) -> None:
         self.name = name
         self.host = Host(host)
         self.folder = folder
+        """The disk. After a crash `kept`, a path of the run's own, has a copy of it."""
         self.node: Node | None = None
         """The node that runs, or ran last."""
         self.start_options: dict[str, object] = {}
         """What the node was made with."""
         self.ending: asyncio.Task[None] | None = None
         """What is left to do after a crash."""
+        self._kept = kept
+        self._is_kept = False
         self._wire = wire
         self._loop: VirtualTimeLoop = wire.loop
         self._seed = seed
@@ -103,7 +110,9 @@ class Machine(Surroundings):
         self._wire.crash(self.host, silently=silently)
         self.resume()  # only for what is left to tidy up: it has no pipes any more
         if self.folder.exists():
-            shutil.copytree(self.folder, self._kept, dirs_exist_ok=True)
+            shutil.copytree(self.folder, self._kept, symlinks=True)
+            self._is_kept = True
+        self._loop.cancel_timers(process, _is_not_of_the_node)
         for task in self._loop.tasks():
             if task.process is process:
                 task.cancel()
@@ -115,14 +124,22 @@ class Machine(Surroundings):
         if self.ending is not None:
             await self.ending
             self.ending = None
-        if self._kept.exists():
-            shutil.rmtree(self.folder)
-            self._kept.rename(self.folder)
+        if self._is_kept:
+            # Not the folder itself: it may be a mount or a link, and the copy on another disk.
+            for path in self.folder.iterdir() if self.folder.exists() else ():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            shutil.copytree(self._kept, self.folder, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(self._kept)
+            self._is_kept = False
 
     def lose_store(self) -> None:
         """Empty the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def _kept(self) -> Path:
-        return self.folder.with_name(self.folder.name + ".crashed")
+
+def _is_not_of_the_node(callback: object) -> bool:
+    # What is left of a crashed node tidies up, and needs its own timers and pipes for that.
+    return not isinstance(getattr(callback, "__self__", None), Driver | WirePipe | Handshake)

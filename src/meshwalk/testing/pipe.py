@@ -1,7 +1,8 @@
 """One end of a pipe between two machines of a simulated world.
 
 What crosses is kept at the end that will receive it, with the time at which it arrives: bytes, and
-signs such as a goodbye. When its time has come and the way is free, it is taken in order.
+signs such as a goodbye. When its time has come and the way is free, it is taken in order. What is
+lost for good arrives at `NEVER`, and so does what was sent after it; only a reset still comes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LOOK_S: Final = 0.05  # guess: how often it looks whether what waits can cross; 
 # What the systems of both ends take before the sender's pipe fills: Linux's default for a socket's
 # send buffer, net.core.wmem_default.
 SYSTEM_BUFFER_BYTES: Final = 212_992
+
+NEVER: Final = float("inf")
 
 _ABORTED: Final = "this node ended it at once"
 _UNCLEAN: Final = "the peer ended the connection without a goodbye"
@@ -165,17 +168,27 @@ class WirePipe:
     def _come(self, to: WirePipe, item: memoryview | Sign) -> None:
         size = len(item) if isinstance(item, memoryview) else 0
         sender, now = to.other.host, self._loop.time()
-        at = self._wire.conditions.arrival_s(now, sender.name, to.host.name, size)
-        if at is None:  # lost too often: each end's system gives the connection up by itself
-            for end in (to, to.other):
-                end._end(_GIVEN_UP)
-            return
+        outcome = self._wire.conditions.frame_outcome(now, sender.name, to.host.name, size)
+        at = NEVER if outcome.arrives_at is None else outcome.arrives_at
+        if item == "reset":
+            to._forget_gap()
+        if outcome.given_up_at is not None and to._last_at < NEVER:
+            # RFC 9293 section 3.8.3: the other end is not told. What it sends later is answered
+            # with a reset.
+            end = to.other
+            self._loop.call_at(outcome.given_up_at, end._end, _GIVEN_UP, context=end._context)
         to._last_at = max(to._last_at, at)  # nothing overtakes
         to._coming.append((to._last_at, item))
         to._arm(to._last_at)
 
+    def _forget_gap(self) -> None:
+        while self._coming and self._coming[-1][0] == NEVER:
+            self._coming.pop()
+        if self._last_at == NEVER:
+            self._last_at = self._coming[-1][0] if self._coming else 0.0
+
     def _arm(self, at: float) -> None:
-        if self._timer is None:  # else a turn is due already, and arms anew
+        if self._timer is None and at < NEVER:  # else a turn is due already, and arms anew
             self._timer = self._loop.call_at(at, self._turn, context=self._context)
 
     def _soon(self) -> None:

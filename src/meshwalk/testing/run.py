@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.latency import Latency
@@ -19,6 +19,7 @@ LIMIT_S: Final = 6 * 3600.0  # guess: more than a test waits for, less than a mi
 END_S: Final = 60.0  # guess: virtual seconds in which nodes and tasks stop; links take 2
 
 _Result = TypeVar("_Result")
+_Owner = TypeVar("_Owner")
 _P = ParamSpec("_P")
 
 
@@ -31,9 +32,10 @@ def simulate(
 ) -> _Result:
     """Run `scenario(world)` in virtual time to its end, and return what it returns.
 
-    The same seed gives the same run, in every process. `latency` is how long bytes are on their
-    way: a model of `meshwalk.sim.latency`, its name ("uniform:5ms-50ms"), or seconds. By default
-    each pair of machines has its own, from 5 to 50 ms.
+    The same seed gives the same run, in every process, but for what no seed decides: the modules
+    `time` and `random`, and the order of sets of texts or plain objects. `latency` is how long
+    bytes are on their way: a model of `meshwalk.sim.latency`, its name ("uniform:5ms-50ms"), or
+    seconds. By default each pair of machines has its own, from 5 to 50 ms.
 
     Tasks that still run at the end are cancelled, nodes that still run are stopped. Raises what the
     scenario raises, with a note of the seed; `LimitReached` after `limit_s` of virtual time, or
@@ -74,35 +76,61 @@ def simulate(
 
 def simulated(
     *, seed: int = 0, latency: Latency | str | float | None = None, limit_s: float = LIMIT_S
-) -> Callable[
-    [Callable[Concatenate[World, _P], Coroutine[Any, Any, _Result]]], Callable[_P, _Result]
-]:
+) -> _Decorator:
     """Make a plain function of `async def test(world, ...)`, for pytest or any other runner.
 
-    The world is the first parameter; what follows it stays, for fixtures and parameters of tests.
-    See `simulate`.
+    The world is the first parameter, after a method's `self`; what follows it stays, for fixtures
+    and parameters of tests, and so do pytest's marks. See `simulate`. Raises `InvalidArgument` for
+    a function that has no parameter for the world.
     """
 
-    def decorate(
-        scenario: Callable[Concatenate[World, _P], Coroutine[Any, Any, _Result]],
-    ) -> Callable[_P, _Result]:
-        def run(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
+    def decorate(scenario: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+        before = _parameters_before_world(scenario)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
             return simulate(
-                lambda world: scenario(world, *args, **kwargs),
+                lambda world: scenario(*args[:before], world, *args[before:], **kwargs),
                 seed=seed,
                 latency=latency,
                 limit_s=limit_s,
             )
 
-        # Not functools.wraps: by its __wrapped__ pytest would take `world` for a fixture.
-        signature = inspect.signature(scenario)
+        # What functools.wraps does, but for __wrapped__: by it pytest would take `world` for a
+        # fixture. The dictionary has the marks of pytest.
         run.__name__, run.__qualname__ = scenario.__name__, scenario.__qualname__
         run.__doc__, run.__module__ = scenario.__doc__, scenario.__module__
-        left = list(signature.parameters.values())[1:]
+        run.__dict__.update(scenario.__dict__)
+        run.__dict__.pop("__wrapped__", None)
+        signature = inspect.signature(scenario)
+        left = list(signature.parameters.values())
+        del left[before]
         run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
         return run
 
     return decorate
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(
+        self, scenario: Callable[Concatenate[World, _P], Coroutine[Any, Any, _Result]], /
+    ) -> Callable[_P, _Result]: ...
+
+    @overload
+    def __call__(
+        self, scenario: Callable[Concatenate[_Owner, World, _P], Coroutine[Any, Any, _Result]], /
+    ) -> Callable[Concatenate[_Owner, _P], _Result]: ...
+
+
+def _parameters_before_world(scenario: Callable[..., object]) -> int:
+    names = list(inspect.signature(scenario).parameters)
+    before = 1 if names[:1] in (["self"], ["cls"]) else 0
+    if isinstance(scenario, staticmethod | classmethod) or len(names) <= before:
+        raise InvalidArgument(
+            f"{scenario.__qualname__} is no test of a world; write `async def test(world, ...)`,"
+            " with self before world in a class, and @staticmethod or @classmethod above @simulated"
+        )
+    return before
 
 
 def _end(loop: VirtualTimeLoop, world: World) -> None:
@@ -116,6 +144,7 @@ def _end(loop: VirtualTimeLoop, world: World) -> None:
         _cancel(loop, loop.tasks())
         _finish(loop, loop.shutdown_asyncgens())
     finally:
+        loop.report_unretrieved()
         # A dropped task tells of its error when it is freed, which may need the collector.
         gc.collect()
         loop.close()

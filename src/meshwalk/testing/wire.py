@@ -5,6 +5,11 @@ They keep the contract of `net/transport.py`. How long bytes take and what canno
 is lost comes later, and what cannot cross waits. Nothing is encrypted: who is at the other end is
 asserted by the world and not proven.
 
+A dial takes the steps of `sim/dialling.py`: a SYN that gets no answer goes again after 1, 3 and 7
+seconds, and the acceptor is asked to admit the dialler after three crossings. Unlike there, nobody
+listening is heard of after two, and an address that no machine has is refused at once: in a test
+that is a mistake, which a silence of ten seconds would hide.
+
 What a machine hears of, it hears of in its own process, so nothing is told to one that is paused.
 The pipes themselves are in pipe.py.
 """
@@ -19,7 +24,7 @@ from meshwalk.config import LinkConfig
 from meshwalk.errors import AddressInUse, InvalidArgument, NotAdmitted, TimedOut, Unreachable
 from meshwalk.net.memory import DELIVERED_BYTES, EPHEMERAL_PORT_MIN
 from meshwalk.net.transport import Acceptor, Listener, Pipe
-from meshwalk.sim.conditions import Conditions
+from meshwalk.sim.conditions import Conditions, dial_retry_at
 from meshwalk.testing.loop import VirtualTimeLoop
 from meshwalk.testing.pipe import LOOK_S, WirePipe
 from meshwalk.testing.process import Process
@@ -64,14 +69,38 @@ class Wire:
         conditions = self.conditions
         return conditions.blocks_anything and not conditions.can_cross(sender.name, receiver.name)
 
+    async def knock(self, sender: Host, receiver: Host) -> None:
+        """Send SYNs until one has arrived, to which the answer arrives, too; or never return."""
+        for tries in itertools.count(1):
+            now = self.loop.time()
+            outcome = self.conditions.dial_outcome(now, sender.name, receiver.name, tries)
+            if outcome.arrives_at is not None:
+                await asyncio.sleep(outcome.arrives_at - now)
+                if not self._is_closed_to(sender, receiver):
+                    return
+            again_at = dial_retry_at(now, tries)
+            if again_at is None:
+                await asyncio.Event().wait()
+            else:
+                await asyncio.sleep(again_at - self.loop.time())
+
+    async def answer(self, sender: Host, receiver: Host) -> None:
+        """The answer to a SYN, of which `knock` has seen to it that it is not lost."""
+        await asyncio.sleep(self.conditions.delay_s(sender.name, receiver.name))
+        await self._opening(sender, receiver)
+
     async def cross(self, sender: Host, receiver: Host, size: int = FLIGHT_BYTES) -> None:
         """One flight of a handshake; never returns when it does not arrive."""
         now = self.loop.time()
-        at = self.conditions.arrival_s(now, sender.name, receiver.name, size)
-        if at is None:
+        outcome = self.conditions.frame_outcome(now, sender.name, receiver.name, size)
+        if outcome.arrives_at is None:
             await asyncio.Event().wait()
-            return
-        await asyncio.sleep(at - now)
+        else:
+            await asyncio.sleep(outcome.arrives_at - now)
+            await self._opening(sender, receiver)
+
+    async def _opening(self, sender: Host, receiver: Host) -> None:
+        """Wait for as long as nothing can cross."""
         while self._is_closed_to(sender, receiver):  # noqa: ASYNC110 # nobody tells of changes
             await asyncio.sleep(LOOK_S)
 
@@ -127,18 +156,19 @@ class WireTransport:
         there = wire.hosts.get(address.host)
         if there is None:
             raise Unreachable(f"there is no machine at {address}")
-        await wire.cross(here, there)  # SYN
-        listener = wire.listeners.get(address)
-        if listener is None:
-            await wire.cross(there, here)
+        await wire.knock(here, there)  # SYN
+        is_heard = address in wire.listeners
+        await wire.answer(there, here)  # SYN and ACK, or a reset
+        if not is_heard:
             raise Unreachable(f"nobody listens at {address}")
-        handshake = listener.admit(Address(here.name, wire.free_port()))
-        if handshake is None:
+        await wire.cross(here, there)  # ClientHello, on the heels of the ACK
+        listener = wire.listeners.get(address)
+        remote = Address(here.name, wire.free_port())
+        handshake = None if listener is None else listener.admit(remote)
+        if listener is None or handshake is None:
             await wire.cross(there, here)
             raise Unreachable(f"{address}: the other end closed the connection at once")
         try:
-            await wire.cross(there, here)  # SYN and ACK
-            await wire.cross(here, there)  # ClientHello
             await wire.cross(there, here)  # ServerHello to Finished (RFC 8446 section 2)
             if (refusal := listener.refusal(self, expected)) is not None:
                 raise NotAdmitted(f"{address}: {refusal}")

@@ -7,6 +7,7 @@ or ran on it will do.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from random import Random
@@ -52,6 +53,7 @@ class World:
         self._folder = folder
         self._wire = Wire(loop, self.conditions)
         self._machines: dict[str, Machine] = {}
+        self._numbers = itertools.count(1)
         self._by_node: dict[int, Machine] = {}
 
     # Nodes.
@@ -70,18 +72,25 @@ class World:
 
         `join` is a machine, an invite, or an address as for `Node.join`; the rest is as for `Node`.
         Without `data` the store is in a folder of the run's own, which goes when the run ends.
-        Raises what `Node.start` and `Node.join` raise, and `InvalidArgument` for a name in use.
+        Raises what `Node.start` and `Node.join` raise, and `InvalidArgument` for a name in use. If
+        the start failed, the name is free again; if the join failed, the node runs all the same.
         """
         if not name or name in self._machines:
             why = "is in use; restart it, or choose another" if name else "is empty"
             raise InvalidArgument(f"the name {name!r} of a machine {why}")
-        number = len(self._machines) + 1
+        number = next(self._numbers)
         host = f"10.{number >> 16}.{(number >> 8) & 255}.{number & 255}"
         folder = Path(data) if data is not None else self._folder / f"{number}"
-        machine = Machine(self._wire, name, host, self.seed, folder)
+        kept = self._folder / f"{number}-at-crash"
+        machine = Machine(self._wire, name, host, self.seed, folder, kept)
         machine.start_options = {"network": network, "secret": secret, "config": config}
         self._machines[name] = machine
-        return await self._start(machine, join)
+        try:
+            node = await self._start(machine)
+        except BaseException:
+            self._remove(machine)
+            raise
+        return await self._join(node, join)
 
     async def restart(
         self, place: Place, *, lose_store: bool = False, join: Place | Invite | None = None
@@ -89,16 +98,17 @@ class World:
         """Start a machine's next node, after `crash` or `Node.stop`; a running one stops first.
 
         It has the identity, the known peers and the history of the last one. With `lose_store` it
-        is somebody new, at the same address.
+        is somebody new, at the same address. A machine that is paused wakes up first.
         """
         machine = self.machine(place)
         assert machine.node is not None
+        machine.resume()
         if self._is_up(machine):
             await machine.node.stop()
         await machine.restore()
         if lose_store:
             machine.lose_store()
-        return await self._start(machine, join)
+        return await self._join(await self._start(machine), join)
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -140,7 +150,8 @@ class World:
 
         The machine's system breaks the connections, so peers hear of it. With `silently` the
         machine goes with it, as in a power cut: it answers nothing until `restart`. What `spawn`
-        runs there is cancelled: `finally` blocks do run, but nothing that they send arrives.
+        runs there is cancelled, and so are its timers (`loop.call_later`): `finally` blocks do run,
+        but nothing that they send arrives.
         """
         machine = self.machine(place)
         if not self._is_up(machine):
@@ -230,10 +241,10 @@ class World:
     async def end(self) -> None:
         """Stop every node."""
         stops = [node.stop() for node in self.nodes.values()]
-        endings = [m.ending for m in self._machines.values() if m.ending is not None]
+        endings = [machine.restore() for machine in self._machines.values()]
         await asyncio.gather(*stops, *endings)
 
-    async def _start(self, machine: Machine, join: Place | Invite | None) -> Node:
+    async def _start(self, machine: Machine) -> Node:
         options: dict[str, Any] = machine.start_options
         node = Node(
             listen=f"{machine.host.name}:{DEFAULT_PORT}",
@@ -242,13 +253,24 @@ class World:
             surroundings=machine,
             **options,
         )
+        machine.resume()  # may have been paused since it ended: a new process is not paused
         machine.begin()
         machine.node = node
         self._by_node[id(node)] = machine
         await self.spawn(node, node.start())
+        return node
+
+    async def _join(self, node: Node, join: Place | Invite | None) -> Node:
         if join is not None:
             await node.join(self._entry(join))
         return node
+
+    def _remove(self, machine: Machine) -> None:
+        """Forget a machine that never had a node."""
+        del self._machines[machine.name]
+        del self._wire.hosts[machine.host.name]
+        if machine.node is not None:
+            del self._by_node[id(machine.node)]
 
     def _is_up(self, machine: Machine) -> bool:
         return machine.host.is_running and machine.node is not None and _runs(machine.node)

@@ -41,7 +41,7 @@ RANDOM_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETED_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 DRAWS = 20  # guess: random failures of each share; a star lives or dies with its centre
 WATCHED_MAX = 100  # guess: joins watched; 500 links or more, for one search per join
-SPACING_S = 0.01  # guess: a rush of 100 newcomers a second; slower ones have it easier
+SPACING_S = 0.012  # an entry link carries 50 walks a second; faster joiners must retry
 SETTLE_S = 10.0  # guess: twice the time that a walk may take
 LINKED_AFTER_S = 2.0  # guess: ten hops and two dials take less than one second here
 
