@@ -108,6 +108,7 @@ def test_runs_that_show_less_are_counted() -> None:
 
 def test_the_summary_tells_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     tally = sim_soak._Tally(0.0)
+    tally.add(Run(0, verdict()))
     tally.add(Run(1, msgspec.structs.replace(verdict(), excused=["links"])))
     sim_soak._print_summary(tally)
     sim_soak._print_tally(tally)

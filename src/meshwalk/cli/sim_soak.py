@@ -259,9 +259,9 @@ def _print_summary(tally: _Tally) -> None:
         f" {tally.virtual_s / 3600:,.1f} virtual hours in {duration(tally.took_s)}:"
         f" {len(tally.failed) or 'none'} with findings"
     )
-    if tally.weak.line:
-        print(f"of these {tally.weak.line}")
     if tally.runs > 1:
+        if tally.weak.line:
+            print(f"of these {tally.weak.line}")
         kinds = sorted(tally.kinds.items(), key=lambda item: -len(item[1]))
         for kind, seeds in kinds[:KINDS_SHOWN]:
             print(f"{len(seeds):>6}  {printable(kind)}, first with seed {seeds[0]}")

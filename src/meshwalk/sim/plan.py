@@ -28,10 +28,10 @@ NODES_MAX: Final = 40  # guess: a run takes about a second
 DURATION_S: Final = (60.0, 600.0)  # guess: from a few time-outs to many
 FAULTS_MAX: Final = 40  # guess: one every ten seconds
 ONE_FAULT_IN: Final = 3  # guess: each kind of fault is in one run out of so many
-FRAMES_MAX: Final = 40_000  # guess: what a second of computing carries
+FRAMES_MAX: Final = 30_000  # guess: what a second of computing carries
 DIAL_CROSSINGS: Final = 6  # as dialling.py has it, and the first word
 ORDER_WAIT_S: Final = 1.0  # guess: what one way may be ahead of another when links change
-FLOODED_BYTES_MAX: Final = 200_000_000  # guess: as above, of the longest bodies
+FLOODED_BYTES_MAX: Final = 100_000_000  # guess: as above, of the longest bodies
 
 
 class Fault(enum.StrEnum):
