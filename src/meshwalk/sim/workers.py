@@ -13,12 +13,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from typing import Final
+from weakref import WeakSet
+
+_pools: Final[WeakSet[ProcessPoolExecutor]] = WeakSet()
 
 
 def pool(jobs: int) -> ProcessPoolExecutor:
     """So many processes, started when there is something to do for them."""
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start)
+    made = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start)
+    _pools.add(made)
+    return made
 
 
 @contextmanager
@@ -28,12 +34,16 @@ def ended_on_error() -> Iterator[None]:
     The executor would first finish what runs, which may take hours.
     """
     others: set[BaseProcess] = set(multiprocessing.active_children())
+    pools = set(_pools)
     try:
         yield
     except BaseException:
         for worker in multiprocessing.active_children():
             if worker not in others:
                 worker.terminate()
+        for made in set(_pools) - pools:
+            # Its thread must be over before the interpreter ends, or both close the same pipe.
+            made.shutdown(wait=True, cancel_futures=True)
         raise
 
 
