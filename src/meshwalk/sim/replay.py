@@ -33,7 +33,7 @@ from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import Domain
 
 # What a machine with a defect raises, or one that is fed what no driver would feed it.
-_DEFECTS: Final = (
+DEFECTS: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -179,7 +179,7 @@ class _Run:
                 write=self._write,
                 node=header.node,
             )
-        except _DEFECTS as error:
+        except DEFECTS as error:
             raise InvalidArgument(f"line {step.number}: no node begins so: {error}") from None
         # Its own header names this version, and perhaps settings that are new.
         self.begun = self._replayed(step, self._got[1:])
@@ -198,7 +198,7 @@ class _Run:
         error_line: list[Line] = []
         try:
             getattr(self._node, line.name)(**arguments)
-        except _DEFECTS as error:
+        except DEFECTS as error:
             if not self._got:  # one of the library's own errors, which a recording leaves out
                 name = type(error).__name__
                 error_line.append(Raised(node=line.node, error=name, text=str(error)))

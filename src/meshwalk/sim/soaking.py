@@ -17,12 +17,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from meshwalk.errors import InvalidArgument, MeshwalkError
+from meshwalk.errors import InvalidArgument
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.recording import RecordedCore, Write
 from meshwalk.sim.attackers import BEHAVIOURS
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Plan, draw
+from meshwalk.sim.replay import DEFECTS
 from meshwalk.sim.storm import Storm, Verdict
 from meshwalk.sim.workers import ended_on_error, pool
 from meshwalk.sim.world import MakeCore
@@ -36,18 +37,7 @@ Attempt: TypeAlias = Callable[[int], "Run"]
 _BODY: Final = re.compile(r"""b(['"]).*?\1""")
 _NUMBER: Final = re.compile(r"\d[\d.,]*")
 # What machines with a defect raise: as in replay.py, and what encoding and decoding may.
-_DEFECTS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MeshwalkError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    msgspec.MsgspecError,
-    struct.error,
-)
+_DEFECTS: Final = (*DEFECTS, msgspec.MsgspecError, struct.error)
 _KILLED: Final = "its process was killed; is the memory enough? --jobs 1 has one run at a time"
 
 
