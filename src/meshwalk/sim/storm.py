@@ -18,7 +18,7 @@ from meshwalk.config import OverlayConfig
 from meshwalk.sim.attackers import BEHAVIOURS
 from meshwalk.sim.checks import ONE_SIDED_S, Checks, Finding, components, unrest
 from meshwalk.sim.latency import parse_latency
-from meshwalk.sim.nat import Nat
+from meshwalk.sim.nat import Dependence, Nat
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
 from meshwalk.sim.work import Work
@@ -146,8 +146,8 @@ class Storm:
         world, rng = self.world, self.rng
         nat: Admits | None = None
         if plan.kind is Kind.NAT:
-            kinds = [Nat.full_cone, Nat.restricted_cone, Nat.port_restricted_cone, Nat.symmetric]
-            nat = rng.choice(kinds)(f"{EXTERNAL_HOST}.{len(world.nodes)}", rng)
+            mapping, filtering = rng.choice(list(Dependence)), rng.choice(list(Dependence))
+            nat = Nat(mapping, filtering, f"{EXTERNAL_HOST}.{len(world.nodes)}", rng)
         node = world.add(
             self.plan.config,
             group=plan.group,

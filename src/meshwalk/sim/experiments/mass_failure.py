@@ -259,13 +259,10 @@ def failing_nodes(
 
 def stop(world: World, node: SimNode, detector: Detector) -> None:
     """The node is gone, and its neighbours learn of it in this way."""
-    ends = list(node.ends.values())
     world.crash(node, silently=detector is not Detector.PIPES_BREAK)
     if detector is Detector.ON_SEND:
         # Its machine runs on and answers what comes; it has said nothing by itself.
         node.has_vanished = False
-        for end in ends:
-            end.is_open = True
 
 
 def _state(survivors: list[SimNode], at_s: float) -> Row:
