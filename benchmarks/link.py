@@ -190,12 +190,18 @@ async def meshwalk_one_way(port: int, size: int, count: int) -> float:
         return count / (time.perf_counter() - start)
 
 
-def measured(what: str, expected: int, client: Callable[[int], Awaitable[Any]], core: int) -> Any:
-    """Run a server of this kind in a process and a client against it here."""
+def measured(
+    what: str,
+    expected: int,
+    client: Callable[[int], Awaitable[Any]],
+    core: int,
+    file: str = __file__,
+) -> Any:
+    """Run a server of this kind, which `file` has, in a process and a client against it here."""
     if core >= 0:
         os.sched_setaffinity(0, {core})
     server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", what, str(expected)], stdout=subprocess.PIPE
+        [sys.executable, file, "--serve", what, str(expected)], stdout=subprocess.PIPE
     )
     try:
         assert server.stdout is not None
