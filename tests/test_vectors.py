@@ -96,7 +96,7 @@ def test_messages(channel: str, decode: Callable[[bytes], Any]) -> None:
 
 def test_every_kind_of_frame_and_message_has_a_vector() -> None:
     kinds = {vector["type"] for vector in load("frames.json")}
-    assert kinds == {"Hello", "Ping", "Pong", "Close", "Message"}
+    assert kinds == {kind.__name__ for kind in get_args(frames.Frame)}
     overlay = {vector["type"] for vector in load("messages.json")["overlay"]}
     assert overlay == {kind.__name__ for kind in get_args(messages.OverlayMessage)}
 
@@ -228,3 +228,20 @@ def test_the_page_has_a_row_for_every_field(struct: type[msgspec.Struct]) -> Non
 def test_the_page_has_a_row_for_every_number(numbers: type[enum.IntEnum]) -> None:
     for member in numbers:
         assert f"\n| {member.name} | {member.value} |" in PAGE
+
+
+def test_the_page_has_a_row_for_every_mark() -> None:
+    marks = {name: value for name, value in vars(frames).items() if name.startswith("MARK_")}
+    assert marks
+    for name, value in marks.items():
+        assert f"\n| {name.removeprefix('MARK_')} | {value} |" in PAGE
+
+
+def test_the_page_has_the_numbers_that_both_ends_count_with() -> None:
+    for number in (
+        frames.FIRST_WINDOW_BYTES,
+        frames.SHARED_WINDOW_BYTES,
+        frames.FLOOR_BYTES,
+        frames.PART_COST_BYTES,
+    ):
+        assert f"{number:,} bytes" in PAGE

@@ -1,7 +1,8 @@
 """meshwalk: peer-to-peer networks that build and mend themselves.
 
 Start a `Node`, `join` any one member, and be part of an encrypted network: broadcast to everyone,
-send to and ask any neighbour. `meshwalk demo` shows thirty nodes doing it; docs/ says how.
+send to, ask and converse with any peer. `meshwalk demo` shows thirty nodes doing it; docs/ says
+how.
 """
 
 from meshwalk.config import Config
@@ -31,22 +32,29 @@ from meshwalk.errors import (
 )
 from meshwalk.events import (
     Alone,
+    CreditExhausted,
     Delivery,
     EntryFailed,
     Event,
     Joined,
+    LinkClosed,
+    LinkOpened,
+    LinkResumed,
+    LinkStalled,
     MessagesDropped,
     NeighbourDown,
     NeighbourUp,
     StoreFailed,
 )
+from meshwalk.net.conversation import Conversation, ConversationName, Said
+from meshwalk.net.handlers import Request
 from meshwalk.net.loop import run
 from meshwalk.net.node import Node, Statistics
 from meshwalk.net.peers import PeerInfo
-from meshwalk.net.serving import Request
 from meshwalk.net.subscription import Subscription
 from meshwalk.version import __version__
 from meshwalk.wire.address import Address, Invite
+from meshwalk.wire.content import Json
 from meshwalk.wire.peerid import PeerId
 
 __all__ = [
@@ -55,7 +63,11 @@ __all__ = [
     "run",
     "Config",
     "Subscription",
+    "Conversation",
+    "ConversationName",
+    "Said",
     "Request",
+    "Json",
     "PeerInfo",
     "Statistics",
     # names
@@ -64,10 +76,15 @@ __all__ = [
     "Invite",
     # what arrives
     "Alone",
+    "CreditExhausted",
     "Delivery",
     "EntryFailed",
     "Event",
     "Joined",
+    "LinkClosed",
+    "LinkOpened",
+    "LinkResumed",
+    "LinkStalled",
     "MessagesDropped",
     "NeighbourDown",
     "NeighbourUp",

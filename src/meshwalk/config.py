@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from meshwalk.errors import InvalidArgument
-from meshwalk.wire.frames import FRAME_BYTES_MAX
+from meshwalk.wire.frames import FIRST_WINDOW_BYTES, FRAME_BYTES_MAX, SHARED_WINDOW_BYTES
 
 ENVELOPE_BYTES = 1024  # more than any Message adds to its body: tag, ids, times, type, signature
 
@@ -126,8 +126,26 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Neighbours told to a new neighbour. HyParView: 8 ids in a shuffle."""
     addresses_per_peer_max: int = 4
     """Addresses of one peer that are tried. guess."""
+    find_walks: int = 3
+    """Ways that a search for a peer goes at once. hyperswarm: 3 in parallel."""
+    find_hops: int = 32
+    """Hops of each. measured, 1,000 simulated nodes: each knows 67 peers (median), so that all of
+    3 * 16 asked miss with chance (1 - 0.067)^48 = 4 %. In fact 16 hops found 92 %, 32 found 99 %
+    with 43 questions on the mean."""
+    find_timeout_s: float = 6.5
+    """From asking to the last answer. guess: 32 hops of 200 ms, there and back."""
+    finds_max: int = 64
+    """Own searches under way; more have found nobody. guess: as ReachConfig.peers_max."""
+    finds_carried_max: int = 1024
+    """Searches of others that a node remembers the way back for. As walks_carried_max."""
+    finds_per_link_per_s: float = 20.0
+    """Searches that one link may bring. guess: a search asks up to 96 nodes, so with 8 links this
+    is enough when every node of a network begins one or two a second."""
+    finds_per_link_burst: int = 100
+    """Searches that one link may bring at once. guess: a neighbour's 64 own, and some carried."""
 
     def __post_init__(self) -> None:
+        _require(0 < self.find_hops <= 64, "a search has 1 to 64 hops")
         _require(self.links_min >= 1, "a node keeps at least one link")
         _require(self.links_min + 2 <= self.links_max, "links_max must be links_min + 2 or more")
         _require(self.forced_hops < self.walk_hops, "a walk must be longer than its forced hops")
@@ -179,6 +197,101 @@ class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Deadline of a request unless the caller gives one. guess."""
 
 
+class ReachConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Making a link to a peer that is no neighbour."""
+
+    peers_max: int = 64
+    """Peers that are wanted at once; more cannot be reached now. guess: twice dialling_max."""
+    timeout_s: float = 20.0
+    """From wanting a peer to giving it up. guess: two dials of 5 s, a search, and some room."""
+    next_dial_s: float = 1.0
+    """A dial that has brought nothing for so long gets company: the next address, or the search.
+    RFC 8305: 250 ms; more here, since TLS and a greeting are in it."""
+    dials_max: int = 2
+    """Dials to one peer under way. guess: one address that never answers holds up no other."""
+    pause_s: float = 5.0
+    """After a failure nothing is tried for so long; whoever asks gets the same answer. guess."""
+    failures_max: int = 1024
+    """Failures remembered for that; the oldest makes place. guess: 1 MiB at 1 KiB each."""
+
+    def __post_init__(self) -> None:
+        _require(self.peers_max >= 1 and self.dials_max >= 1, "at least one peer and one dial")
+        _require(self.next_dial_s < self.timeout_s, "there must be time for a second dial")
+
+
+class ConversationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Conversations: how many, how much may lie unread, how long messages may be.
+
+    At the worst a peer makes this node hold `shared_window_bytes`, the floor of each conversation
+    (`wire.frames.FLOOR_BYTES`) and `assembling_bytes_max`; and the same again of what is said to
+    it.
+    """
+
+    per_peer_max: int = 65_536
+    """With one peer, opened by either; more are refused as BUSY. guess: tens of thousands."""
+    total_max: int = 262_144
+    """With all peers. guess: a quarter of a GiB at 1 KiB each."""
+    window_bytes_max: int = 4 << 20
+    """The most that one conversation's window grows to. guess: 40 MB/s at a round trip of 100
+    ms."""
+    shared_window_bytes: int = SHARED_WINDOW_BYTES
+    """What may lie unread in all conversations with one peer, beyond the floors."""
+    part_bytes_max: int = 64 << 10
+    """Longer messages go in parts, so that others get in between. guess: four TLS records, and half
+    a millisecond of a gigabit path."""
+    message_bytes_max: int = 16 << 20
+    """The longest message that is put together, of any kind. guess: what a program holds at ease;
+    for more, say it in several."""
+    assembling_bytes_max: int = 64 << 20
+    """In messages that are being put together or lie unread, beyond the windows, for one peer; a
+    conversation that needs more is refused as BUSY. guess: four of the longest."""
+    backlog_bytes: int = 64 << 10
+    """Waiting to be said in one conversation before its writer is made to wait. guess: a part."""
+    tell_after_s: float = 1.0
+    """How long what has been read may stay untold when the window has no need of it. guess."""
+    linger_s: float = 30.0
+    """How long a conversation that was closed here waits for the peer to end it, too. guess."""
+    finished_max: int = 8192
+    """Peers' conversations whose end is remembered, so that what comes late is known. guess."""
+    answered_max: int = 4096
+    """Own requests whose reply is remembered, so that a second one is known. guess."""
+    packet_bytes_max: int = 1200
+    """Longer unreliable messages are sent reliably. RFC 9000 section 14: 1,200 bytes fit any
+    path."""
+
+    def __post_init__(self) -> None:
+        _require(self.part_bytes_max >= ENVELOPE_BYTES, "parts have at least 1,024 bytes")
+        _require(self.message_bytes_max >= self.part_bytes_max, "a message holds at least a part")
+        _require(
+            self.assembling_bytes_max >= self.message_bytes_max, "the longest message must fit"
+        )
+        _require(
+            self.shared_window_bytes >= FIRST_WINDOW_BYTES, "one window must fit in the shared"
+        )
+
+
+class PacingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast all that is no reply is sent. Off unless a rate is given."""
+
+    bytes_per_s: float = 0.0
+    """For the whole node; 0: as fast as it goes. Seed 003: "spread out to a constant rate"."""
+    peer_bytes_per_s: float = 0.0
+    """To one peer; 0: as fast as the node's rate allows."""
+    burst_bytes: int = 64 << 10
+    """What may go out at once after a pause. guess: one part."""
+    waiting_bytes_max: int = 256 << 10
+    """Waiting for their turn for one peer before the writer is made to wait. guess: four parts."""
+
+    def __post_init__(self) -> None:
+        _require(self.bytes_per_s >= 0 and self.peer_bytes_per_s >= 0, "a rate is not negative")
+        _require(self.burst_bytes > 0, "a burst has at least a byte")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is held back."""
+        return self.bytes_per_s > 0 or self.peer_bytes_per_s > 0
+
+
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept on disk."""
 
@@ -198,6 +311,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     overlay: OverlayConfig = OverlayConfig()
     broadcast: BroadcastConfig = BroadcastConfig()
     requests: RequestConfig = RequestConfig()
+    conversations: ConversationConfig = ConversationConfig()
+    pacing: PacingConfig = PacingConfig()
+    reach: ReachConfig = ReachConfig()
     store: StoreConfig = StoreConfig()
 
     def __post_init__(self) -> None:
@@ -209,3 +325,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             self.broadcast.body_bytes_max + ENVELOPE_BYTES <= self.link.frame_bytes_max,
             "a broadcast must fit a frame",
         )
+        _require(
+            self.conversations.part_bytes_max + ENVELOPE_BYTES <= self.link.frame_bytes_max,
+            "a part must fit a frame",
+        )
+
+    @classmethod
+    def local(cls) -> Config:
+        """For programs on one machine: nothing is held back. As `Config()`."""
+        return cls()
+
+    @classmethod
+    def lan(cls) -> Config:
+        """For one building: as `local`, since a gigabit path needs no pacing."""
+        return cls()
+
+    @classmethod
+    def internet(cls) -> Config:
+        """For a node behind somebody's line, which carries other things as well: what is no reply
+        goes out evenly, at the rates of `INTERNET_PACING`."""
+        return cls(pacing=INTERNET_PACING)
+
+
+INTERNET_PACING = PacingConfig(bytes_per_s=2.5e6, peer_bytes_per_s=1.25e6)
+"""guess: an uplink of 20 Mbit/s, and half of it for one peer."""

@@ -67,6 +67,64 @@ class EntryFailed(msgspec.Struct, frozen=True, tag=True):
         return f"{self.address} did not let us in: {self.reason}"
 
 
+class LinkOpened(msgspec.Struct, frozen=True, tag=True):
+    """A connection to `peer` is ready: a standing one, or one for a purpose that will end."""
+
+    peer: PeerId
+    address: Address
+    purpose: str
+    """As `wire.frames.Purpose` names it, in lower case."""
+    outbound: bool
+    """Whether this node dialled."""
+
+    def __str__(self) -> str:
+        way = "to" if self.outbound else "from"
+        return f"connection {way} {self.peer.short} at {self.address} opened ({self.purpose})"
+
+
+class LinkClosed(msgspec.Struct, frozen=True, tag=True):
+    """A connection to `peer` that was ready has ended."""
+
+    peer: PeerId
+    purpose: str
+    reason: str
+    by_us: bool
+
+    def __str__(self) -> str:
+        who = "by us" if self.by_us else "by the peer or the world"
+        return f"connection with {self.peer.short} ({self.purpose}) closed {who}: {self.reason}"
+
+
+class LinkStalled(msgspec.Struct, frozen=True, tag=True):
+    """`peer` does not read, and much waits to be sent to it."""
+
+    peer: PeerId
+
+    def __str__(self) -> str:
+        return f"{self.peer.short} reads too slowly; what is sent to it waits"
+
+
+class LinkResumed(msgspec.Struct, frozen=True, tag=True):
+    """`peer` reads again."""
+
+    peer: PeerId
+
+    def __str__(self) -> str:
+        return f"{self.peer.short} reads again"
+
+
+class CreditExhausted(msgspec.Struct, frozen=True, tag=True):
+    """The application of `peer` is slower than ours: a conversation waits. Told once a second at
+    the most for each peer."""
+
+    peer: PeerId
+    conversation: str
+    """The type of the conversation."""
+
+    def __str__(self) -> str:
+        return f"{self.peer.short} has not read what was said in {self.conversation!r}; it waits"
+
+
 class MessagesDropped(msgspec.Struct, frozen=True, tag=True):
     """A subscriber was too slow, and messages for it were dropped."""
 
@@ -87,7 +145,18 @@ class StoreFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 Event: TypeAlias = (
-    NeighbourUp | NeighbourDown | Joined | Alone | EntryFailed | MessagesDropped | StoreFailed
+    NeighbourUp
+    | NeighbourDown
+    | Joined
+    | Alone
+    | EntryFailed
+    | LinkOpened
+    | LinkClosed
+    | LinkStalled
+    | LinkResumed
+    | CreditExhausted
+    | MessagesDropped
+    | StoreFailed
 )
 
 
@@ -107,4 +176,7 @@ class Delivery(msgspec.Struct, frozen=True):
     sequence: int = 0
     """The origin's count of its broadcasts since it started; 0 for direct messages."""
     sent_at: float = 0.0
-    """Unix time by the origin's clock, in seconds; 0.0 for direct messages."""
+    """Unix time in seconds: of a broadcast by the origin's clock, else by ours, as far as the
+    difference of the clocks is known from the pings."""
+    received_at: float = 0.0
+    """Unix time in seconds when it came to this node; 0.0 for broadcasts."""

@@ -18,6 +18,7 @@ from meshwalk.cli.render import (
     duration,
     error_line,
     event_line,
+    exchanges,
     label,
     message_fragments,
     message_line,
@@ -29,6 +30,7 @@ from meshwalk.cli.render import (
 from meshwalk.errors import Unreachable
 from meshwalk.events import Delivery, EntryFailed, NeighbourDown
 from meshwalk.net.peers import PeerInfo
+from meshwalk.proto.statistics import NodeStatistics
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
 from meshwalk.wire.peerid import PeerId
@@ -202,6 +204,24 @@ def test_round_trips(seconds: float | None, shown: str) -> None:
 
 def test_counts() -> None:
     assert [counted(n, "line") for n in (0, 1, 2)] == ["no lines", "1 line", "2 lines"]
+
+
+def test_what_goes_on_between_applications() -> None:
+    counts = {"conversations_open": 2, "requests_waiting": 1, "requests_served": 0}
+    line = "2 conversations open, 1 request waiting, no requests being answered"
+    assert exchanges(counts) == line
+    assert exchanges({**counts, "queueing_s": 0.0009}) == line
+    queued = exchanges({**counts, "queueing_s": 0.25})
+    assert queued == f"{line}; messages queue for 250 ms on their way here"
+
+
+def test_counts_of_another_version_are_left_out() -> None:
+    assert exchanges({"requests_waiting": 3, "new": {}}) == "3 requests waiting"
+
+
+def test_the_counts_that_are_shown_exist() -> None:
+    shown = {"conversations_open", "requests_waiting", "requests_served", "queueing_s"}
+    assert shown <= set(NodeStatistics.__struct_fields__)
 
 
 def test_a_table_of_peers() -> None:

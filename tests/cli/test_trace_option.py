@@ -177,9 +177,9 @@ def test_traces_are_compared(trace: Path, capsys: pytest.CaptureFixture[str]) ->
     assert shown[-3].strip().startswith("Deliver ")
     header = next(line for _, line in read_trace(trace))
     assert isinstance(header, Header)
-    changed = rewritten(trace, {1: msgspec.structs.replace(header, agent="another")})
+    changed = rewritten(trace, {1: msgspec.structs.replace(header, meshwalk="another")})
     assert run_command(["sim", "diff", str(changed), str(trace)]) == 1
-    assert '"agent":"another"' in capsys.readouterr().out
+    assert '"meshwalk":"another"' in capsys.readouterr().out
 
 
 def test_hostile_text_cannot_reach_the_terminal(

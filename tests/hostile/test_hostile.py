@@ -39,10 +39,12 @@ from meshwalk.wire.frames import (
 from meshwalk.wire.messages import (
     Acquaintances,
     Broadcast,
+    FindPeer,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PeerFound,
     SplitReply,
     SplitRequest,
     encode,
@@ -228,6 +230,8 @@ def body(rng: Random) -> bytes:
         SplitRequest(blob, token, text(rng)),
         SplitReply(),
         Acquaintances([blob] * rng.randrange(17)),
+        FindPeer(rng.randbytes(32), hops, rng.getrandbits(rng.choice([1, 64]))),
+        PeerFound(blob, hops),
     ]
     choices = [encode(message) for message in overlay]
     choices.append(encode(Broadcast(rng.randbytes(rng.randrange(300)), rng.randbytes(64), hops)))

@@ -13,8 +13,9 @@ import pytest
 
 import meshwalk
 from meshwalk import Node
-from meshwalk.config import BroadcastConfig, Config, LinkConfig
+from meshwalk.config import BroadcastConfig, Config, LinkConfig, OverlayConfig
 from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.peerid import PeerId
 
 DEADLINE_S = 20
 
@@ -114,16 +115,61 @@ async def test_bad_calls_are_errors_at_the_call() -> None:
             await node.broadcast("x", topic="x" * 300)
         with pytest.raises(meshwalk.InvalidArgument):
             await node.broadcast(object())
-        with pytest.raises(meshwalk.NotANeighbour):
-            await node.send(node.id, b"")
-        with pytest.raises(meshwalk.NotANeighbour):
-            await node.request(node.id, b"")
         with pytest.raises(meshwalk.InvalidAddress):
             await node.join("not an address")
         with pytest.raises(meshwalk.InvalidInvite):
             await node.join("meshwalk://nonsense")
         with pytest.raises(meshwalk.InvalidArgument, match="elsewhere"):
             await node.join(str(meshwalk.Invite("elsewhere", node.id, (node.address,))))
+
+
+async def test_whoever_nobody_knows_is_unreachable_at_once() -> None:
+    stranger = PeerId(bytes(range(32)))
+    async with local() as node, asyncio.timeout(DEADLINE_S):
+        for _ in range(2):
+            with pytest.raises(meshwalk.Unreachable, match=stranger.short):
+                await node.send(stranger, b"")
+            with pytest.raises(meshwalk.Unreachable, match=stranger.short):
+                await node.request(stranger, b"")
+            with pytest.raises(meshwalk.Unreachable, match=stranger.short):
+                await node.open(stranger, "t").receive()
+        with pytest.raises(meshwalk.NotANeighbour):
+            await node.ping(stranger)
+        statistics = node.statistics().node
+        assert (statistics.conversations_open, statistics.reaching.wanted) == (0, 0)
+
+
+async def test_a_node_talks_to_itself() -> None:
+    async with local() as node, asyncio.timeout(DEADLINE_S):
+        node.on("double")(lambda request: request.body * 2)
+        heard = node.messages()
+        await node.send(node.id, "note", type="to myself")
+        message = await anext(heard)
+        assert (message.origin, message.body, message.topic) == (node.id, "note", "to myself")
+        assert await node.request(node.id, 21, type="double") == 42
+
+
+async def test_a_peer_that_is_no_neighbour_is_reached() -> None:
+    """It is found through the one in the middle, and the connection ends when it is unused."""
+    few = Config(
+        overlay=OverlayConfig(links_min=1, links_max=3),
+        link=LinkConfig(ping_interval_s=0.05, idle_timeout_s=2.0, temporary_timeout_s=0.3),
+    )
+    async with (
+        local(config=few) as one,
+        local(config=few) as two,
+        local(config=few) as three,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        await linked(one, two)
+        await three.join(one.address)  # its walk may end at either
+        await until(lambda: sum(len(n.neighbours) for n in (one, two, three)) == 4)
+        left, right = (node for node in (one, two, three) if len(node.neighbours) == 1)
+        right.on("double")(lambda request: request.body * 2)
+        assert await left.request(right.id, 21, type="double") == 42
+        assert right.id not in left.neighbours
+        assert left.statistics().node.links == 2
+        await until(lambda: left.statistics().node.links == 1)
 
 
 async def test_a_slow_reader_loses_messages_and_is_told() -> None:
@@ -195,7 +241,8 @@ async def test_joining_oneself_is_noticed() -> None:
 
 async def test_events_tell_of_neighbours() -> None:
     async with local() as one:
-        events = one.events()
+        links = (meshwalk.LinkOpened, meshwalk.LinkClosed)
+        events = (e async for e in one.events() if not isinstance(e, links))
         async with local() as two:
             await linked(one, two)
             up = [await anext(events), await anext(events)]
@@ -208,6 +255,24 @@ async def test_events_tell_of_neighbours() -> None:
         assert down[0].peer == id
         assert "leaving" in down[0].reason
         assert isinstance(down[1], meshwalk.Alone)
+
+
+async def test_events_tell_of_connections_and_may_be_of_one_peer() -> None:
+    async with local() as one:
+        async with local() as two, local() as three:
+            events = one.events(peer=two.id)
+            await linked(one, three)
+            await linked(one, two)
+            id, address = two.id, two.address
+        async with asyncio.timeout(DEADLINE_S):
+            seen: list[meshwalk.Event] = []
+            while not any(isinstance(event, meshwalk.LinkClosed) for event in seen):
+                seen.append(await anext(events))
+        opened = next(event for event in seen if isinstance(event, meshwalk.LinkOpened))
+        assert (opened.peer, opened.address.host) == (id, address.host)
+        closed = next(event for event in seen if isinstance(event, meshwalk.LinkClosed))
+        assert (closed.peer, closed.purpose) == (id, opened.purpose)
+        assert {getattr(event, "peer", id) for event in seen} == {id}
 
 
 # Listening and living.

@@ -9,13 +9,15 @@ import pytest
 
 from meshwalk.config import LinkConfig
 from meshwalk.proto.effects import Effect, Measured, Send, Shut
-from meshwalk.proto.link import Arrived, Asked, Ended, Link, LinkState, Opened, RoundTrips
+from meshwalk.proto.link import Arrived, Asked, Ended, Link, LinkState, Opened
+from meshwalk.proto.roundtrips import RoundTrips
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     PROTOCOL_VERSION,
     Channel,
     Close,
     CloseReason,
+    Credit,
     Frame,
     Hello,
     Message,
@@ -29,7 +31,8 @@ CONFIG = LinkConfig()
 PEER = PeerId(bytes(32))
 HELLO = Hello(PROTOCOL_VERSION, Purpose.STANDING, 0, "")
 MESSAGE = Message(1, 0, Channel.APPLICATION, b"")
-FRAMES: list[Frame] = [HELLO, MESSAGE, Ping(1, 0), Pong(1, 0, 0, 0), Close(0)]
+CREDIT = Credit(1, True, 0, 0, 0)
+FRAMES: list[Frame] = [HELLO, MESSAGE, CREDIT, Ping(1, 0), Pong(1, 0, 0, 0), Close(0)]
 
 
 class Bench:
@@ -68,11 +71,13 @@ def test_refused_stranger_is_not_heard() -> None:
     assert isinstance(bench.link.receive(HELLO, 0.0), Asked)
     bench.link.close(CloseReason.UNINVITED, "", 0.0)
     assert bench.link.receive(MESSAGE, 0.0) is None
+    assert bench.link.receive(CREDIT, 0.0) is None
 
 
 def test_a_closing_link_that_was_open_hears_messages() -> None:
     bench = Bench(LinkState.CLOSING)
     assert bench.link.receive(MESSAGE, 0.0) == Arrived(MESSAGE)
+    assert bench.link.receive(CREDIT, 0.0) == Arrived(CREDIT)
     assert bench.out == []
 
 
@@ -217,6 +222,84 @@ def test_retired_link_closes_itself_if_its_peer_does_not() -> None:
     news = bench.link.tick(1.0 + CONFIG.close_timeout_s)
     assert isinstance(news, Ended)
     assert news.reason is CloseReason.DUPLICATE
+
+
+def test_a_link_for_conversations_is_pinged_and_ends_when_it_is_unused() -> None:
+    """Else a pair that is silent in a long conversation would lose its link, or never close it."""
+    bench = Bench(LinkState.OPEN, purpose=Purpose.CONVERSATION)
+    link, used_until = bench.link, 100.0
+    while True:
+        at = link.deadline()
+        assert at is not None
+        if at < used_until:
+            link.used_at = at  # as a message, or a conversation that is under way, does
+        news = link.tick(at)
+        if news is not None:
+            break
+        for effect in bench.out:
+            if isinstance(effect, Send) and isinstance(effect.frame, Ping):
+                assert link.receive(Pong(effect.frame.id, 0, 0, 0), at) is None
+        bench.out.clear()
+    assert isinstance(news, Ended)
+    assert (news.reason, news.text) == (CloseReason.DONE, "unused")
+    unused_s = at - link.used_at
+    assert 0 <= unused_s - CONFIG.temporary_timeout_s <= CONFIG.ping_interval_s
+
+
+@pytest.mark.parametrize(
+    ("purpose", "expected"),
+    [
+        (Purpose.STANDING, True),
+        (Purpose.JOIN_REQUEST, False),
+        (Purpose.JOIN_ACCEPT, True),
+        (Purpose.JOIN_SPLIT, True),
+        (Purpose.PROBE, False),
+        (Purpose.CONVERSATION, True),
+    ],
+)
+@pytest.mark.parametrize("outbound", [True, False])
+def test_what_carries_messages_of_applications(
+    purpose: Purpose, expected: bool, outbound: bool
+) -> None:
+    assert Bench(LinkState.OPEN, purpose=purpose, outbound=outbound).link.may_converse is expected
+
+
+def test_the_peers_clock_is_known_from_its_greeting_and_better_from_pings() -> None:
+    """`peer_epoch_s` is our time when the peer's clock was 0."""
+    bench = Bench(LinkState.GREETING, outbound=True)
+    link = bench.link
+    # The peer's clock is 90 s ahead of ours, and the greeting takes 0.5 s.
+    link.receive(Hello(PROTOCOL_VERSION, Purpose.STANDING, 91_000_000, ""), 1.5)
+    assert link.peer_epoch_s == pytest.approx(-89.5)
+    for sent_at, there_s, back_s in ((2.0, 0.3, 0.1), (3.0, 0.1, 0.1), (4.0, 0.1, 0.9)):
+        id = link.ping(sent_at)
+        at_us = int((sent_at + there_s + 90) * 1e6)
+        link.receive(Pong(id, 0, at_us, at_us), sent_at + there_s + back_s)
+    assert link.peer_epoch_s == pytest.approx(-90.0), "by the quickest, which was as long each way"
+    assert link.rtt_s == pytest.approx(0.2)
+
+
+def test_how_long_messages_wait_on_their_way() -> None:
+    bench = Bench(LinkState.OPEN)
+    link = bench.link
+    assert Bench(LinkState.OPEN).link.queueing_s is None
+    link.peer_epoch_s = 10.0
+    link.arrived(1_000_000, 11.25)
+    assert [link.delay_s, link.queueing_s] == [0.25, 0.0]
+    for number in range(2, 100):
+        link.arrived(number * 1_000_000, 10 + number + 0.75)
+    assert link.delay_s == pytest.approx(0.75, abs=0.01)
+    assert link.queueing_s == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("sent_at_us", [0, 2**64 - 1])
+def test_absurd_times_of_sending(sent_at_us: int) -> None:
+    bench = Bench(LinkState.GREETING)
+    bench.link.receive(Hello(PROTOCOL_VERSION, Purpose.STANDING, sent_at_us, ""), 0.0)
+    for _ in range(3):
+        bench.link.arrived(2**64 - 1 - sent_at_us, 1.0)
+    assert bench.link.queueing_s is not None
+    assert bench.link.queueing_s >= 0
 
 
 def test_dialler_opens_with_the_answer() -> None:

@@ -7,20 +7,25 @@ from random import Random
 import pytest
 
 from meshwalk.config import BroadcastConfig, Config
-from meshwalk.errors import InvalidArgument, NotANeighbour, TooBig
+from meshwalk.errors import Closed, InvalidArgument, NotANeighbour, TooBig
+from meshwalk.events import LinkResumed, LinkStalled
 from meshwalk.identity.keys import open_record, sign_record
 from meshwalk.proto.effects import (
     Answered,
     Ask,
+    ConversationOver,
     Deliver,
     Dial,
     Effect,
+    Happened,
     Measured,
+    PeerReached,
     ProbeEnded,
     ProbeOpened,
     Send,
     Shut,
     Unanswered,
+    Why,
 )
 from meshwalk.proto.gossip import Flood, Gossip
 from meshwalk.proto.node import NodeCore
@@ -194,10 +199,10 @@ def test_requests_both_ways() -> None:
     assert core.receive(link, [answer, answer], 0.1) == [Answered(id, ContentType.BYTES, b"a")]
     (ask,) = core.receive(link, [application(wants_reply=True)], 0.2)
     assert isinstance(ask, Ask)
-    (sent,) = frames(core.refuse(link, 77, RefusalCode.BUSY, "\ud800" * 999, 0.3), link)
+    (sent,) = frames(core.refuse(peer_of(1), 77, RefusalCode.BUSY, "\ud800" * 999, 0.3), link)
     assert isinstance(sent, Message)
     assert sent.channel is Channel.REFUSAL
-    assert core.reply(link, 77, ContentType.BYTES, b"", 0.4) == []
+    assert core.reply(peer_of(1), 77, ContentType.BYTES, b"", 0.4) == []
 
 
 def test_requests_end_with_their_link() -> None:
@@ -239,7 +244,10 @@ def test_bodies_that_are_too_big() -> None:
     with pytest.raises(TooBig):
         bench.core.broadcast("", ContentType.BYTES, bytes((256 << 10) + 1), 0.0)
     with pytest.raises(TooBig):
-        bench.core.send(peer_of(1), "", ContentType.BYTES, bytes(1 << 20), 0.0)
+        bench.core.send(peer_of(1), "", ContentType.BYTES, bytes((16 << 20) + 1), 0.0)
+    with pytest.raises(TooBig):
+        bench.core.open(peer_of(1), "", ContentType.BYTES, bytes((16 << 20) + 1), None, 0.0)
+    assert bench.core.statistics().conversations_open == 0
 
 
 def test_a_node_that_never_listens_has_a_record() -> None:
@@ -300,9 +308,74 @@ def test_inputs_for_links_that_never_were() -> None:
     assert core.overflowed(9, 0.0) == []
     assert core.secured(9, peer_of(1), REMOTE, "", 0.0) == []
     assert core.close_link(9, 0.0) == []
-    core.stalled(9, 0.0)
-    core.resumed(9)
+    assert core.stalled(9, 0.0) == []
+    assert core.resumed(9) == []
+    assert core.room(9, 1 << 20, 0.0) == []
     core.abandon(9)
+
+
+def test_inputs_for_conversations_that_never_were() -> None:
+    core = Bench().core
+    assert core.read(9, 1, 64, 0.0) == []
+    assert core.end(9, 0.0) == []
+    assert core.close_conversation(9, 0.0) == []
+    assert core.leave_conversation(9, RefusalCode.CANCELLED, "", 0.0) == []
+    assert core.refuse_said(9, 1, RefusalCode.NOT_UNDERSTOOD, "", 0.0) == []
+    assert core.say_unreliably(9, "", ContentType.BYTES, b"", 0.0) == (False, [])
+    assert core.conversation_id(9) == 0
+    assert core.conversation_number(peer_of(1), 9, is_mine=True) == 0
+    with pytest.raises(Closed):
+        core.say(9, "", ContentType.BYTES, b"", 0.0)
+    with pytest.raises(Closed):
+        core.request(peer_of(1), "", ContentType.BYTES, b"", 1.0, 0.0, conversation=9)
+
+
+def test_links_that_stall_and_resume_are_told_once() -> None:
+    bench = Bench()
+    link = bench.neighbour()
+    assert bench.core.stalled(link, 1.0) == [Happened(LinkStalled(peer_of(1)))]
+    assert bench.core.stalled(link, 2.0) == []
+    assert bench.core.resumed(link) == [Happened(LinkResumed(peer_of(1)))]
+    assert bench.core.resumed(link) == []
+
+
+def test_a_message_that_regards_something_is_never_taken_for_another() -> None:
+    """A defect: without a place in a sequence it was delivered as one that goes one way."""
+    bench = Bench()
+    link = bench.neighbour()
+    stray = Message(7, 0, Channel.APPLICATION, b"x", in_regards_to=5)
+    effects = bench.core.receive(link, [stray], 0.0)
+    assert not [e for e in effects if isinstance(e, Deliver)]
+    (refused,) = frames(effects, link)
+    assert isinstance(refused, Message)
+    assert (refused.channel, refused.in_regards_to) == (Channel.REFUSAL, 5)
+
+
+def test_a_conversation_with_somebody_who_is_no_neighbour() -> None:
+    """It is opened at once; what it says waits until the peer has been reached."""
+    bench = Bench()
+    bench.neighbour()
+    opened = bench.core.open(peer_of(5), "chat", ContentType.BYTES, b"hi", None, 0.0)
+    assert opened is not None
+    number, effects = opened
+    assert [type(f) for e in effects if isinstance(e, Send) for f in [e.frame]] == [Message]
+    assert bench.core.conversation_id(number) != 0
+    link, effects = bench.dialled(Purpose.CONVERSATION, number=5)
+    assert PeerReached(peer_of(5)) in effects
+    said = [f for f in frames(effects, link) if isinstance(f, Message)]
+    assert [(m.type, m.body, m.sequence) for m in said] == [("chat", b"hi", 1)]
+    assert bench.core.statistics().reaching.wanted == 0
+
+
+def test_a_conversation_with_somebody_who_cannot_be_found() -> None:
+    bench = Bench()
+    opened = bench.core.open(peer_of(5), "chat", ContentType.BYTES, b"hi", None, 0.0)
+    assert opened is not None
+    number, effects = opened
+    (over,) = [e for e in effects if isinstance(e, ConversationOver)]
+    assert (over.conversation, over.why) == (number, Why.UNREACHABLE)
+    statistics = bench.core.statistics()
+    assert (statistics.conversations_open, statistics.parties) == (0, 1)
 
 
 def test_leave_closes_everything_and_dials_nobody() -> None:

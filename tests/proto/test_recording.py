@@ -25,17 +25,18 @@ from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.trace import Header, Input, Line, Output, Raised, Returned, Signed
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
+    MARK_OPENS,
     PROTOCOL_VERSION,
     Channel,
     Close,
     ContentType,
+    Credit,
     Hello,
     Message,
     Ping,
     Pong,
     Purpose,
 )
-from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
 
 ME, PEER = PeerId(bytes(32)), PeerId(bytes(range(32)))
@@ -51,8 +52,11 @@ FRAMES = [
     Message(
         9, 8, Channel.APPLICATION, b"\x00\xff\x7f", 0, 0, ContentType.JSON, "kind \u2028", True
     ),
+    Message(8, 7, Channel.APPLICATION, b"\xff", sequence=1, marks=MARK_OPENS),
+    Credit(8, True, 1, 2, 2**64 - 1),
     Close(77, "bye"),
 ]
+SAID = {"type": "t", "content": ContentType.BYTES, "body": b"1", "now": 2.0}
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("local_host", {"host": "10.0.0.1", "now": 1.0}),
     ("listening", {"addresses": (Address("::", 1), THERE), "now": 1.0}),
@@ -73,24 +77,31 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("tick", {"now": 1.7}),
     ("broadcast", {"topic": "t", "content": ContentType.TEXT, "body": b"\xc3\xa9", "now": 1.8}),
     ("abandon", {"request": 5}),
-    ("reply", {"link": 3, "request": 9, "content": ContentType.BYTES, "body": b"", "now": 2.0}),
-    ("refuse", {"link": 3, "request": 9, "code": RefusalCode.BUSY, "text": "no", "now": 2.0}),
+    ("reply", {"peer": PEER, "request": 9, "content": ContentType.BYTES, "body": b"", "now": 2.0}),
+    ("refuse", {"peer": PEER, "request": 9, "code": 3, "text": "no", "now": 2.0}),
+    ("room", {"link": 3, "size": 4096, "now": 2.0}),
+    ("reach", {"peer": PEER, "now": 2.0}),
+    # To itself, so that somebody is there: its own conversation is the first, its end the second.
+    ("send", {"peer": ME, **SAID}),
+    ("send_unreliably", {"peer": ME, **SAID}),
+    ("request", {"peer": ME, "timeout_s": 1.5, **SAID}),
+    ("request", {"peer": ME, "timeout_s": 1.5, "conversation": 0, **SAID}),
+    ("open", {"peer": ME, "timeout_s": None, **SAID}),
+    ("open", {"peer": PEER, "timeout_s": 2.5, **SAID}),
+    ("say", {"conversation": 1, **SAID}),
+    ("say", {"conversation": 2, "in_reply_to": 7, **SAID}),
+    ("request", {"peer": ME, "timeout_s": 1.5, "conversation": 1, **SAID}),
+    ("say_unreliably", {"conversation": 1, **SAID}),
+    ("read", {"conversation": 2, "messages": 2, "cost": 131, "now": 2.0}),
+    ("refuse_said", {"conversation": 2, "message": 5, "code": 100, "text": "no", "now": 2.0}),
+    ("end", {"conversation": 1, "now": 2.0}),
+    ("close_conversation", {"conversation": 1, "now": 2.0}),
+    ("leave_conversation", {"conversation": 2, "code": 7, "text": "so", "now": 2.0}),
     ("ping", {"link": 3, "now": 2.0}),
     ("probe", {"address": THERE, "expected": None, "now": 2.0}),
     ("close_link", {"link": 3, "now": 2.1}),
     ("leave", {"now": 3.0}),
 ]  # fmt: skip
-TO_NEIGHBOURS: dict[str, dict[str, Any]] = {
-    "send": {"peer": PEER, "type": "t", "content": ContentType.BYTES, "body": b"1", "now": 1.0},
-    "request": {
-        "peer": PEER,
-        "type": "t",
-        "content": ContentType.BYTES,
-        "body": b"1",
-        "timeout_s": 1.5,
-        "now": 1.0,
-    },
-}
 
 
 def recorded(config: Config = CONFIG) -> tuple[NodeCore, list[Line]]:
@@ -137,7 +148,11 @@ def test_arguments_come_back_as_they_were() -> None:
     inputs = [line for line in lines if isinstance(line, Input)]
     for line, (name, values) in zip(inputs, CALLS, strict=True):
         found = arguments_of(line)
-        defaults = {"not_admitted": False} if name == "lost" else {}
+        defaults = {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(INPUTS[name]).parameters.values()
+            if parameter.default is not parameter.empty
+        }
         assert found == {**defaults, **values}, name
         for key, value in values.items():
             if key not in ("now", "frames"):
@@ -145,19 +160,27 @@ def test_arguments_come_back_as_they_were() -> None:
 
 
 def test_every_input_is_tried_here_and_every_other_method_reads_only() -> None:
-    assert set(INPUTS) == {name for name, _ in CALLS} | set(TO_NEIGHBOURS)
+    assert set(INPUTS) == {name for name, _ in CALLS}
     public = {
         name
         for name, member in inspect.getmembers(NodeCore, inspect.isfunction)
         if not name.startswith("_")
     }
     assert public - set(INPUTS) == READS
-    for name, values in TO_NEIGHBOURS.items():
-        raw = msgspec.json.encode(
-            {key: value for key, value in values.items() if key != "now"},
-            enc_hook=lambda peer: peer.text,
-        )
-        assert arguments_of(Input(time=1.0, name=name, values=msgspec.Raw(raw))) == values
+
+
+def test_the_calls_here_lead_somewhere() -> None:
+    core, lines = recorded()
+    for name, values in CALLS:
+        getattr(core, name)(**copies(values))
+    made = {line.name for line in lines if isinstance(line, Output)}
+    assert made >= {
+        *("Deliver", "Ask", "ConversationOpened", "ConversationHeard", "ConversationOver"),
+        *("ConversationRefused", "ConversationEnded", "Unanswered"),
+    }
+    counts = core.statistics()
+    assert counts.conversations["opened"] == 2
+    assert counts.conversations_open == 0
 
 
 def test_positions_and_names_of_arguments_are_the_same() -> None:

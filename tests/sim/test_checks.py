@@ -59,7 +59,7 @@ def test_nothing_is_found_in_a_network_that_works(scene: Scene) -> None:
     world, checks, a, b = scene.world, scene.checks, scene.a, scene.b
 
     def answer(node: SimNode, ask: Ask) -> None:
-        node.do(node.core.reply(ask.link, ask.id, ContentType.BYTES, b"answer", node.time()))
+        node.do(node.core.reply(ask.peer, ask.id, ContentType.BYTES, b"answer", node.time()))
 
     checks.when_asked(answer)
     for number in range(3):

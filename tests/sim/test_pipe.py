@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meshwalk.config import Config, LinkConfig
+from meshwalk.config import Config, ConversationConfig, LinkConfig
 from meshwalk.events import NeighbourDown
 from meshwalk.sim.latency import Constant, Uniform
 from meshwalk.sim.node import SimNode
@@ -16,7 +16,10 @@ from meshwalk.wire.frames import ContentType, Ping
 from recorder import Call, RecordedWorld, Spied
 
 DELAY_S = 0.1
-SMALL = Config(link=LinkConfig(send_buffer_high_bytes=2_000, send_buffer_bytes_max=2 << 20))
+SMALL = Config(
+    link=LinkConfig(send_buffer_high_bytes=2_000, send_buffer_bytes_max=2 << 20),
+    conversations=ConversationConfig(part_bytes_max=1_000_000),  # so that no credit holds it back
+)
 
 
 class Pair:

@@ -10,7 +10,7 @@ import pytest
 
 from meshwalk.config import Config, OverlayConfig, RequestConfig
 from meshwalk.events import Delivery
-from meshwalk.proto.dispatch import Dispatch
+from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.effects import Deliver, Effect
 from meshwalk.proto.gossip import Gossip
 from meshwalk.proto.node import NodeCore

@@ -12,6 +12,7 @@ from meshwalk.wire.frames import (
     Channel,
     Close,
     ContentType,
+    Credit,
     Frame,
     Hello,
     Message,
@@ -23,10 +24,12 @@ from meshwalk.wire.messages import (
     HOPS_MAX,
     Acquaintances,
     Broadcast,
+    FindPeer,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PeerFound,
     Refusal,
     SplitReply,
     SplitRequest,
@@ -44,7 +47,7 @@ body = st.binary(max_size=300)
 
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(
-        Hello, u64, st.sampled_from(Purpose), u64, short_text, record_bytes, token, short_text
+        Hello, u64, st.sampled_from(Purpose), u64, short_text, record_bytes, token, short_text, u64
     ),
     st.builds(Ping, u64, u64),
     st.builds(Pong, u64, u64, u64, u64),
@@ -60,7 +63,10 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         st.sampled_from(ContentType),
         short_text,
         st.booleans(),
+        u64,
+        u64,
     ),
+    st.builds(Credit, u64, st.booleans(), u64, u64, u64),
 )
 overlay_messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(JoinRequest, record_bytes, token, short_text, hops, hops),
@@ -68,6 +74,8 @@ overlay_messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(SplitRequest, record_bytes, token, short_text),
     st.builds(SplitReply),
     st.builds(Acquaintances, st.lists(record_bytes, max_size=16)),
+    st.builds(FindPeer, key, hops, u64),
+    st.builds(PeerFound, record_bytes, hops),
 )
 broadcasts = st.builds(Broadcast, body, signature, hops)
 refusals = st.builds(Refusal, u64, short_text)
@@ -97,8 +105,8 @@ _values: st.SearchStrategy[Any] = st.recursive(
 @st.composite
 def _tagged_arrays(draw: st.DrawFn) -> bytes:
     """An array that begins like one of ours and goes on as it likes."""
-    tag = draw(st.integers(0, 6))
-    return msgspec.msgpack.encode([tag, *draw(st.lists(_values, max_size=11))])
+    tag = draw(st.integers(0, 8))
+    return msgspec.msgpack.encode([tag, *draw(st.lists(_values, max_size=13))])
 
 
 @st.composite

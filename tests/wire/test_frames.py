@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given
 
 from meshwalk.errors import MalformedFrame
+from meshwalk.wire import frames as wire_frames
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.frames import (
     LENGTH_BYTES,
+    SHARED_WINDOW_BYTES,
     SHORT_TEXT_CHARACTERS_MAX,
     Channel,
     Close,
     CloseReason,
     ContentType,
+    Credit,
     Frame,
     Hello,
     Message,
@@ -33,6 +36,7 @@ SMALLEST: list[list[Any]] = [
     [3, 1, 2, 3, 4],
     [4, 0],
     [5, 1, 2, 0, b""],
+    [6, 1, True, 2, 3, 4],
 ]
 """Every frame with its required elements only."""
 
@@ -71,14 +75,23 @@ def test_elements_of_a_later_version_are_ignored(frame: Frame) -> None:
 
 
 def test_tags_are_as_published() -> None:
-    assert [msgspec.to_builtins(read(value))[0] for value in SMALLEST] == [1, 2, 3, 4, 5]
-    assert [type(read(value)) for value in SMALLEST] == [Hello, Ping, Pong, Close, Message]
+    assert [msgspec.to_builtins(read(value))[0] for value in SMALLEST] == [1, 2, 3, 4, 5, 6]
+    kinds = [Hello, Ping, Pong, Close, Message, Credit]
+    assert [type(read(value)) for value in SMALLEST] == kinds
 
 
-@pytest.mark.parametrize("tag", [0, 6, -1, 2**64 - 1, True, 2.0, "2", None, b"\x02", []])
+def test_frames_of_before_conversations_are_read() -> None:
+    hello, message = read([1, 1, 0, 2, "", b"", b"", "agent"]), read([5, 1, 2, 0, b"", 3, 4])
+    assert isinstance(hello, Hello)
+    assert hello.window == SHARED_WINDOW_BYTES
+    assert isinstance(message, Message)
+    assert (message.sequence, message.marks) == (0, 0)
+
+
+@pytest.mark.parametrize("tag", [0, 7, -1, 2**64 - 1, True, 2.0, "2", None, b"\x02", []])
 def test_unknown_tags_are_refused(tag: Any) -> None:
     with pytest.raises(MalformedFrame):
-        read([tag, 1, 2])
+        read([tag, 1, True, 2, 3, 4])
 
 
 @pytest.mark.parametrize("value", [-1, -(2**63), True, 1.0, "1", b"1", None, [1], {}])
@@ -87,11 +100,25 @@ def test_integers_are_unsigned_and_nothing_else(value: Any) -> None:
         read([2, value, 2])
     with pytest.raises(MalformedFrame):
         read([2, 1, value])
+    for at in (1, 3, 4, 5):
+        credit = [6, 1, True, 2, 3, 4]
+        credit[at] = value
+        with pytest.raises(MalformedFrame):
+            read(credit)
+    for at in (10, 11):
+        message: list[Any] = [5, 1, 2, 0, b"", 0, 0, 0, "", False, 0, 0]
+        message[at] = value
+        with pytest.raises(MalformedFrame):
+            read(message)
+    with pytest.raises(MalformedFrame):
+        read([1, 1, 0, 2, "", b"", b"", "", value])
 
 
 def test_integers_have_64_bits() -> None:
     assert read([2, 2**64 - 1, 0]) == Ping(2**64 - 1, 0)
     assert read([3, 0, 2**63, 2**64 - 1, 0]) == Pong(0, 2**63, 2**64 - 1, 0)
+    most = 2**64 - 1
+    assert read([6, most, False, most, most, most]) == Credit(most, False, most, most, most)
 
 
 @pytest.mark.parametrize("value", [len(Purpose), 255, -1, 2**64 - 1, 0.0, False, "STANDING"])
@@ -154,6 +181,8 @@ def test_bytes_are_bytes(value: Any) -> None:
 def test_booleans_are_booleans(value: Any) -> None:
     with pytest.raises(MalformedFrame):
         read([5, 1, 2, 0, b"", 0, 0, 0, "", value])
+    with pytest.raises(MalformedFrame):
+        read([6, 1, value, 2, 3, 4])
 
 
 def test_numbers_of_the_enums_are_as_published() -> None:
@@ -171,3 +200,19 @@ def test_numbers_of_the_enums_are_as_published() -> None:
     assert [content.name for content in sorted(ContentType)] == [
         *("BYTES", "TEXT", "JSON", "MESSAGEPACK")
     ]
+    marks = {name: value for name, value in vars(wire_frames).items() if name.startswith("MARK_")}
+    assert marks == {
+        "MARK_OPENS": 1,
+        "MARK_MORE": 2,
+        "MARK_ENDS": 4,
+        "MARK_YOURS": 8,
+        "MARK_UNRELIABLE": 16,
+    }
+
+
+def test_the_numbers_that_both_ends_count_with_are_as_published() -> None:
+    """Two nodes with different ones would each take the other for one that breaks its credit."""
+    assert wire_frames.FIRST_WINDOW_BYTES == 262_144
+    assert wire_frames.SHARED_WINDOW_BYTES == 16_777_216
+    assert wire_frames.FLOOR_BYTES == 2_048
+    assert wire_frames.PART_COST_BYTES == 64

@@ -15,10 +15,12 @@ from meshwalk.wire.messages import (
     RECORDS_PER_MESSAGE_MAX,
     Acquaintances,
     Broadcast,
+    FindPeer,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PeerFound,
     Refusal,
     RefusalCode,
     SplitReply,
@@ -38,6 +40,8 @@ SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Broadcast | Refusal
     (decode_overlay, SplitRequest(b"record", b"token", "")),
     (decode_overlay, SplitReply()),
     (decode_overlay, Acquaintances([b"record", b"another"])),
+    (decode_overlay, FindPeer(bytes(32), 31, 5)),
+    (decode_overlay, PeerFound(b"record", 3)),
     (decode_broadcast, Broadcast(b"payload", bytes(64), 2)),
     (decode_refusal, Refusal(RefusalCode.BUSY, "later")),
 ]
@@ -116,6 +120,10 @@ def test_hops_are_bounded(hops: Any) -> None:
     with pytest.raises(MalformedFrame):
         overlay([2, 0, hops])
     with pytest.raises(MalformedFrame):
+        overlay([6, bytes(32), hops])
+    with pytest.raises(MalformedFrame):
+        overlay([7, b"", hops])
+    with pytest.raises(MalformedFrame):
         decode_broadcast(msgspec.msgpack.encode([1, b"", bytes(64), hops]))
 
 
@@ -131,8 +139,14 @@ def test_bounds() -> None:
         [2, 4, 0],
         [2, -1, 0],
         [3, b"", b""],
+        [6, bytes(31), 0],
+        [6, bytes(33), 0],
+        [6, bytes(32)],
+        [6, bytes(32), 0, -1],
+        [7, bytes(4097), 0],
+        [7, b""],
         [0],
-        [6],
+        [8],
         [],
     ):
         with pytest.raises(MalformedFrame):
@@ -156,6 +170,10 @@ def test_numbers_of_the_enums_are_as_published() -> None:
         "BUSY": 3,
         "NOT_ALLOWED": 4,
         "NOT_UNDERSTOOD": 5,
+        "NO_CONVERSATION": 6,
+        "CANCELLED": 7,
+        "TOO_BIG": 8,
+        "TOO_LATE": 9,
     }
     assert {outcome.name: outcome.value for outcome in JoinOutcome} == {
         "LINKED": 0,

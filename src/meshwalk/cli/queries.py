@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshwalk.cli.control_client import ControlClient
-from meshwalk.cli.render import as_text, counted, duration, peers_table, printable, round_trip
+from meshwalk.cli.render import (
+    as_text,
+    counted,
+    duration,
+    exchanges,
+    peers_table,
+    printable,
+    round_trip,
+)
 from meshwalk.errors import InvalidArgument, NotRunning, TimedOut
 from meshwalk.identity.keys import KeyPair
 from meshwalk.net.control import PING_TIMEOUT_S, JoinRequest, PingRequest
@@ -45,6 +53,7 @@ async def status(data: Path, *, as_json: bool) -> int:
         ("node", answer["id"]),
         ("network", f"{answer['network']} ({access})"),
         ("standing", standing if neighbours else f"alone; {standing}"),
+        ("exchanges", exchanges(answer["statistics"]["node"])),
         ("running", f"for {duration(answer['uptime_s'])}, process {answer['pid']}"),
         ("listening", answer["listen"]),
         ("reached at", ", ".join(answer["addresses"])),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ LABEL_CHARACTERS_MAX = 40  # guess: half a line for a topic, a reason or an agen
 HEX_BYTES_MAX = 16  # one line of a hex dump, as xxd prints it
 COMBINING_MAX = 4  # guess: Vietnamese and Hebrew need up to three; more climb into other lines
 TABLE_COLUMNS = 100  # the line length of this project's own text
+QUEUEING_SHOWN_S = 0.001  # guess: less is what a scheduler does, and no queue
 
 NEWLINE_MARK: Final = "⏎"
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -155,6 +156,28 @@ def round_trip(seconds: float | None) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 neighbour`, `3 neighbours`, `no neighbours`."""
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def exchanges(counts: Mapping[str, Any]) -> str:
+    """What goes on between a node's application and others', from its own `NodeStatistics`.
+
+    "2 conversations open, 1 request waiting, no requests being answered; messages queue for 3 ms".
+    What a node of another version does not count is left out.
+    """
+    parts = [
+        f"{counted(counts[key], noun)} {doing}"
+        for key, noun, doing in (
+            ("conversations_open", "conversation", "open"),
+            ("requests_waiting", "request", "waiting"),
+            ("requests_served", "request", "being answered"),
+        )
+        if key in counts
+    ]
+    line = ", ".join(parts)
+    queueing_s = counts.get("queueing_s", 0.0)
+    if queueing_s >= QUEUEING_SHOWN_S:
+        line += f"; messages queue for {round_trip(queueing_s)} on their way here"
+    return line
 
 
 # Tables.

@@ -28,6 +28,7 @@ class Connection:
         "room",
         "taken",
         "unsent",
+        "wants_room",
         "written",
     )
 
@@ -45,6 +46,8 @@ class Connection:
         self.high = driver.core.config.link.send_buffer_high_bytes
         self.unsent = 0
         """What waited to be sent when it was last looked at."""
+        self.wants_room = False
+        """Whether the machines wait to hear that the pipe takes more."""
         self.written = 0
         self.taken = 0
         """Of the bytes written, how many had been taken at `progress_at`."""
@@ -78,19 +81,32 @@ class Connection:
         self.room.append(waiter)
         return waiter
 
+    def has_room_or_waits(self) -> None:
+        """Tell the machines how much the pipe can take, now or when it resumes."""
+        driver = self.driver
+        room = self.high - self.pipe.unsent_bytes
+        self.wants_room = room <= 0
+        if room > 0:
+            driver.perform(driver.core.room(self.link, room, driver.clock()))
+
     # As PipeReader.
 
     def received(self, data: memoryview) -> None:
         self.driver.received(self, data)
 
     def stalled(self) -> None:
+        driver = self.driver
         self.is_congested()
-        self.driver.core.stalled(self.link, self.driver.clock())
-        self.driver.arm()
+        driver.perform(driver.core.stalled(self.link, driver.clock()))
+        driver.arm()
 
     def resumed(self) -> None:
-        self.driver.core.resumed(self.link)
+        driver = self.driver
+        driver.perform(driver.core.resumed(self.link))
         self._has_room()
+        if self.wants_room:
+            self.has_room_or_waits()
+        driver.flush()
 
     def lost(self, why: str) -> None:
         driver = self.driver

@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import Protocol
 
-from meshwalk.errors import Closed, MalformedFrame, NotAdmitted, Refused, TimedOut, Unreachable
+from meshwalk.errors import MalformedFrame, NotAdmitted, TimedOut, Unreachable
 from meshwalk.events import Delivery, Event
 from meshwalk.net.connection import Connection
+from meshwalk.net.conversing import Conversing
 from meshwalk.net.transport import Pipe, Transport
+from meshwalk.net.waiters import Awaited, Waiters
 from meshwalk.proto.effects import (
     Answered,
     Ask,
     AskGone,
+    ConversationHeard,
     Deliver,
     Dial,
     Effect,
     ForgetPeer,
     Happened,
-    Measured,
-    ProbeEnded,
-    ProbeOpened,
     SavePeer,
     Send,
     Shut,
-    Unanswered,
-    Why,
+    WantRoom,
 )
 from meshwalk.proto.node import NodeCore
 from meshwalk.wire.address import Address
 from meshwalk.wire.codec import append_frame, encode_frame
-from meshwalk.wire.frames import Channel, ContentType, Frame, Message
+from meshwalk.wire.frames import Channel, Frame, Message
 from meshwalk.wire.peerid import PeerId
 
+_BROADCAST = Channel.BROADCAST  # a global is found faster than a class's attribute
 JOINED_BYTES_MAX = 64 << 10  # guess: four TLS records; more is written at once and not gathered
 CLOCK_STEP_S = 1.0  # guess: more than a clock drifts between two looks, less than anyone minds
 LOOK_AGAIN_S = 0.05  # guess: in case a transport measures its buffer otherwise than its marks
@@ -56,7 +56,7 @@ class Application(Protocol):
     def asked(self, ask: Ask) -> None:
         """A peer's request."""
 
-    def ask_gone(self, link: int, request: int) -> None:
+    def ask_gone(self, peer: PeerId, request: int) -> None:
         """Nobody waits for the answer to this request any more."""
 
     def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
@@ -71,6 +71,7 @@ class Driver:
         core: NodeCore,
         transport: Transport,
         application: Application,
+        conversing: Conversing,
         spawn: Callable[[asyncio.Task[None]], None],
         clock: Callable[[], float],
         unix_clock: Callable[[], float],
@@ -84,6 +85,7 @@ class Driver:
         """Links that a writer should not add to; kept by their connections."""
         self._transport = transport
         self._application = application
+        self._conversing = conversing
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -95,10 +97,10 @@ class Driver:
         self._last_frame: Frame | None = None
         self._last_bytes = b""
         self._dials: dict[int, asyncio.Task[None]] = {}
-        self._requests: dict[int, asyncio.Future[tuple[ContentType, bytes]]] = {}
-        self._pings: dict[int, tuple[int, asyncio.Future[float]]] = {}
-        """Link and waiter, by the ping's id."""
-        self._probes: dict[int, asyncio.Future[PeerId]] = {}
+        self._wanting: list[Connection] = []
+        """Connections whose machines want to know when there is room."""
+        self._gathered = 0
+        self.waiters = Waiters(self)
         self._all_gone: asyncio.Event = asyncio.Event()
 
     # As Acceptor.
@@ -131,17 +133,20 @@ class Driver:
 
     def perform(self, effects: list[Effect]) -> None:
         """Perform effects in order; frames are gathered until `flush`."""
+        conversations = self._conversing.open_now
         for effect in effects:
             if type(effect) is Send:
                 self._send(effect)
             elif type(effect) is Deliver:
                 self._application.delivered(effect.delivery)
+            elif type(effect) is ConversationHeard:
+                conversation = conversations.get(effect.conversation)
+                if conversation is not None:
+                    conversation.heard(effect)
             elif type(effect) is Ask:
                 self._application.asked(effect)
             elif type(effect) is Answered:
-                waiter = self._requests.pop(effect.request, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result((effect.content, effect.body))
+                self.waiters.answered(effect)
             else:
                 self._perform_rare(effect)
         if self.core.timers.changes != self._timers_seen:
@@ -154,17 +159,30 @@ class Driver:
         what follows in the same turn is joined and goes out at its end.
         """
         self.perform(effects)
-        if self._dirty and not (self._is_reading or self._is_joining):
+        if (self._dirty or self._wanting) and not (self._is_reading or self._is_joining):
             self._is_joining = True
             self._loop.call_soon(self._end_of_turn)
             self.flush()
 
     def flush(self) -> None:
         """Write what was gathered, one write per link."""
-        while self._dirty:
-            connection = self._dirty.pop()
-            connection.is_dirty = False
-            self._write(connection)
+        while True:
+            while self._dirty:
+                connection = self._dirty.pop()
+                connection.is_dirty = False
+                self._write(connection)
+            if not self._wanting:
+                return
+            connection = self._wanting.pop()
+            connection.has_room_or_waits()
+
+    def must_yield(self, size: int) -> bool:
+        """Whether a writer that has just sent so many bytes should let others run."""
+        self._gathered += size + 64
+        if self._gathered < JOINED_BYTES_MAX:
+            return False
+        self._gathered = 0
+        return True
 
     def arm(self) -> None:
         """Set the timer for the machines' next deadline if it is earlier than the one set."""
@@ -209,47 +227,6 @@ class Driver:
             for waiter in waiters:
                 waiter.cancel()
 
-    async def ask(self, request: int, effects: list[Effect]) -> tuple[ContentType, bytes]:
-        """Send an own request and wait for its reply. Raises `TimedOut`, `Refused` or `Closed`."""
-        waiter: asyncio.Future[tuple[ContentType, bytes]] = self._loop.create_future()
-        # Before anything is sent: sending may end the link, and with it the request.
-        self._requests[request] = waiter
-        self.command(effects)
-        try:
-            return await waiter
-        finally:
-            if self._requests.pop(request, None) is not None:
-                self.core.abandon(request)
-
-    async def ping(self, link: int) -> float:
-        """Measure a link once: seconds. Raises `Closed` when it is not open or does not stay so."""
-        asked = self.core.ping(link, self.clock())
-        if asked is None:
-            raise Closed("the link has closed")
-        id, effects = asked
-        waiter: asyncio.Future[float] = self._loop.create_future()
-        self._pings[id] = link, waiter
-        self.perform(effects)
-        self.flush()
-        try:
-            return await waiter
-        finally:
-            self._pings.pop(id, None)
-
-    async def probe(self, address: Address, expected: PeerId | None) -> tuple[int, PeerId]:
-        """Open a temporary link for pings. Raises `Unreachable` or `NotAdmitted`."""
-        effects = self.core.probe(address, expected, self.clock())
-        if not effects or type(effects[0]) is not Dial:
-            raise Unreachable("too many connections are being made; try again")
-        link = effects[0].link
-        waiter: asyncio.Future[PeerId] = self._loop.create_future()
-        self._probes[link] = waiter
-        self.perform(effects)
-        try:
-            return link, await waiter
-        finally:
-            self._probes.pop(link, None)
-
     async def leave(self, timeout_s: float) -> None:
         """Close every link in good order; after `timeout_s` those that are left, at once."""
         self._all_gone.clear()
@@ -265,9 +242,8 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
             self._armed_at = float("-inf")  # never armed again
-        for waiter in self._requests.values():
-            if not waiter.done():
-                waiter.set_exception(Closed("the node has stopped"))
+        self.waiters.stop()
+        self._conversing.stop()
 
     def abort(self) -> None:
         """Drop every link at once, as a crash would."""
@@ -281,9 +257,7 @@ class Driver:
 
     def pipe_lost(self, link: int) -> None:
         """A pipe has gone; told by its connection."""
-        for on, waiter in self._pings.values():
-            if on == link and not waiter.done():
-                waiter.set_exception(Closed("the link has closed"))
+        self.waiters.link_lost(link)
         if not self.connections:
             self._all_gone.set()
 
@@ -300,26 +274,17 @@ class Driver:
         elif type(effect) is SavePeer or type(effect) is ForgetPeer:
             self._application.peer_changed(effect)
         elif type(effect) is AskGone:
-            self._application.ask_gone(effect.link, effect.id)
-        elif type(effect) is Unanswered:
-            waiter = self._requests.pop(effect.request, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(_why(effect))
-        elif type(effect) is Measured:
-            _, ping = self._pings.pop(effect.ping, (0, None))
-            if ping is not None and not ping.done():
-                ping.set_result(effect.rtt_s)
-        elif type(effect) is ProbeOpened:
-            probe = self._probes.get(effect.link)
-            if probe is not None and not probe.done():
-                probe.set_result(effect.peer)
-        elif type(effect) is ProbeEnded:
-            probe = self._probes.get(effect.link)
-            if probe is not None and not probe.done():
-                error = NotAdmitted if effect.not_admitted else Unreachable
-                probe.set_exception(error(effect.text))
+            self._application.ask_gone(effect.peer, effect.id)
+        elif type(effect) is WantRoom:
+            connection = self.connections.get(effect.link)
+            if connection is not None:
+                self._wanting.append(connection)
+        elif isinstance(effect, Awaited):
+            self.waiters.told(effect)
         else:
-            raise AssertionError(f"{effect!r} is performed elsewhere, or is unknown")
+            performed = Send | Deliver | Ask | Answered | ConversationHeard
+            assert not isinstance(effect, performed)
+            self._conversing.told(effect, self)
 
     def _send(self, send: Send) -> None:
         connection = self.connections.get(send.link)
@@ -327,7 +292,7 @@ class Driver:
             return
         frame = send.frame
         out = connection.out
-        if type(frame) is not Message or frame.channel is not Channel.BROADCAST:
+        if type(frame) is not Message or frame.channel is not _BROADCAST:
             append_frame(frame, out)
         else:  # a flood sends one frame over many links: encode it once
             if frame is not self._last_frame:
@@ -403,16 +368,3 @@ class Driver:
     def _end_of_turn(self) -> None:
         self._is_joining = False
         self.flush()
-
-
-def _why(effect: Unanswered) -> Closed | Refused | TimedOut:
-    match effect.why:
-        case Why.TIMED_OUT:
-            return TimedOut("no reply within the deadline; the peer may be busy or gone")
-        case Why.LINK_LOST:
-            return Closed("the link to the peer has closed before the reply came")
-        case Why.REFUSED:
-            text = effect.text or "the peer refused"
-            return Refused(effect.code, text)
-        case _:
-            assert_never(effect.why)

@@ -18,6 +18,7 @@ from meshwalk.net.subscription import Subscribers
 from meshwalk.proto.effects import Ask, ForgetPeer, SavePeer
 from meshwalk.wire.content import decode_body
 from meshwalk.wire.frames import ContentType
+from meshwalk.wire.peerid import PeerId
 
 log = logging.getLogger("meshwalk")
 
@@ -63,8 +64,8 @@ class Inbox:
         if self.driver is not None:
             self._serving.asked(ask, self.driver)
 
-    def ask_gone(self, link: int, request: int) -> None:
-        self._serving.ask_gone(link, request)
+    def ask_gone(self, peer: PeerId, request: int) -> None:
+        self._serving.ask_gone(peer, request)
 
     def peer_changed(self, change: SavePeer | ForgetPeer) -> None:
         if self.storage is not None:

@@ -12,41 +12,39 @@ import msgspec
 
 from meshwalk.config import Config
 from meshwalk.errors import (
-    AddressInUse,
-    InvalidAddress,
     InvalidArgument,
-    NotAdmitted,
     NotANeighbour,
     NotRunning,
-    Refused,
     TimedOut,
     Unreachable,
 )
-from meshwalk.events import Delivery, EntryFailed, Event, Joined, StoreFailed
+from meshwalk.events import Delivery, Event, StoreFailed
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.identity.network import DEFAULT_NETWORK, Network
-from meshwalk.net.driver import JOINED_BYTES_MAX, Driver
+from meshwalk.net.conversation import Conversation, ConversationName
+from meshwalk.net.conversing import Conversing
+from meshwalk.net.driver import Driver
+from meshwalk.net.entering import joined, open_listener
+from meshwalk.net.handlers import AnyHandler, Handlers
 from meshwalk.net.inbox import Inbox
 from meshwalk.net.interfaces import hosts_of_this_machine
 from meshwalk.net.peers import PeerInfo, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
-from meshwalk.net.serving import AnyHandler, Serving
+from meshwalk.net.serving import Serving
 from meshwalk.net.storage import NodeStorage
 from meshwalk.net.subscription import ITEMS_MAX, Subscription
 from meshwalk.net.surroundings import Surroundings
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Listener, Transport
-from meshwalk.proto.node import NodeStatistics
 from meshwalk.proto.recording import Write, make_core
+from meshwalk.proto.statistics import NodeStatistics
 from meshwalk.version import AGENT
-from meshwalk.wire.address import DEFAULT_PORT, Address, Invite, encode_network_name
-from meshwalk.wire.content import decode_body, encode_body
-from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.address import Address, Invite, encode_network_name
+from meshwalk.wire.content import encode_body
 from meshwalk.wire.peerid import PeerId
 
 log = logging.getLogger("meshwalk")
 
-PORTS_TRIED = 100  # guess: nodes that one machine runs side by side without being told ports
 JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
 
 
@@ -99,15 +97,15 @@ class Node:
         self._data = Path(data) if data is not None else None
         self._make_transport = transport or _tcp
         self._surroundings = surroundings or Surroundings()
-        self._serving = Serving(self._own)
-        self._inbox = Inbox(self._serving)
+        self._handlers = Handlers(Conversation)
+        self._conversing = Conversing(self._handlers, self._own)
+        self._inbox = Inbox(Serving(self._own, self._handlers))
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._driver: Driver | None = None
         self._storage: NodeStorage | None = None
         self._keys: KeyPair | None = None
         self._started_at = 0.0
-        self._gathered = 0
         self._stopping: asyncio.Task[None] | None = None
 
     # Life.
@@ -132,9 +130,15 @@ class Node:
                 write=self.trace,
             )
             driver = Driver(
-                core, transport, self._inbox, self._own, around.clock, around.unix_clock
+                core,
+                transport,
+                self._inbox,
+                self._conversing,
+                self._own,
+                around.clock,
+                around.unix_clock,
             )
-            self._listener = await self._open_listener(transport, driver)
+            self._listener = await open_listener(self._listen, transport, driver)
         except BaseException:
             await storage.close()
             raise
@@ -268,7 +272,7 @@ class Node:
                 return
             try:
                 async with asyncio.timeout(timeout_s):
-                    await _joined(events, addresses, reasons)
+                    await joined(events, addresses, reasons)
             except TimeoutError:
                 places = ", ".join(address.host_and_port for address in addresses)
                 why = "; ".join(dict.fromkeys(reasons.values())) or "no answer"
@@ -307,62 +311,116 @@ class Node:
         if driver.congested:
             await driver.room_for_broadcast()
             driver = self._running
+        if self.config.pacing.is_on:
+            while (at := driver.core.may_broadcast_at(now := driver.clock())) > now:
+                await asyncio.sleep(at - now)
+                driver = self._running
         sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
         driver.command(effects)
         if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, sequence, topic, content, data)
-        if self._must_yield(len(data)):
+        if driver.must_yield(len(data)):
             await asyncio.sleep(0)
         return sequence
 
-    async def send(self, peer: PeerId, body: Any, type: str = "") -> None:
-        """Send to one neighbour; waits while it is slower than the caller.
+    async def send(
+        self, peer: PeerId, body: Any, type: str = "", *, unreliable: bool = False
+    ) -> bool:
+        """Send to any peer, in one go; waits while it is slower than the caller.
 
-        Arrives once and in order as long as the link lasts; nothing is said of a lost link but the
-        event. Raises `NotANeighbour`, `TooBig`, `InvalidArgument`, `NotRunning`.
+        A neighbour gets it over the link to it. Any other peer is dialled, at an address that is
+        known or that others are asked for, and the connection is kept for as long as it is used.
+        Arrives once and in order as long as that lasts; nothing is said of a lost one but the
+        event. `unreliable`: sent only if the link has room now, else dropped: then false is
+        returned. Longer than `packet_bytes_max` it is sent reliably. Bodies of up to
+        `message_bytes_max` go in parts, so that they hold up nobody.
+        Raises `Unreachable` (at no address, or nobody knows one), `NotAdmitted`, `TooBig`,
+        `InvalidArgument`, `NotRunning`, `Refused` (too many long messages are under way).
         """
         content, data = encode_body(body)
         driver = self._running
-        if driver.congested and (link := driver.core.link_of(peer)) is not None:
-            await driver.room_for(link.number)
+        if unreliable:
+            await driver.waiters.reach(peer)
+            was_sent, effects = driver.core.send_unreliably(
+                peer, type, content, data, driver.clock()
+            )
+            driver.command(effects)
+            return was_sent
+        if not driver.waiters.is_ready_for(peer):
+            await driver.waiters.ready_for(peer)
             driver = self._running
         driver.command(driver.core.send(peer, type, content, data, driver.clock()))
         if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, 0, type, content, data, peer)
-        if self._must_yield(len(data)):
+        if driver.must_yield(len(data)):
             await asyncio.sleep(0)
+        return True
 
     async def request(
-        self, peer: PeerId, body: Any = b"", type: str = "", timeout_s: float | None = None
+        self,
+        peer: PeerId,
+        body: Any = b"",
+        type: str = "",
+        timeout_s: float | None = None,
+        *,
+        reply: Any = Any,
     ) -> Any:
-        """Ask one neighbour and return its reply, decoded; waits while it is slow to read.
+        """Ask any peer, as `send` reaches it, and return its reply; waits while it is slow to read.
 
-        Raises `NotANeighbour`, `TimedOut` when no reply comes within `timeout_s` of the sending (by
-        default the configuration's), `Refused` (no handler, or it failed), `Closed` (the link
-        ended), `MalformedFrame` (the reply is not of its type), `TooBig`, `InvalidArgument`,
-        `NotRunning`.
+        `reply` declares what the reply is decoded to. Raises `Unreachable`, `TimedOut` when no
+        reply comes within `timeout_s` of the sending (by default the configuration's), `Refused`
+        (no handler, it failed, or it could not read the body), `Closed` (the link ended),
+        `MalformedFrame` (the reply is not of its type), `TooBig`, `InvalidArgument`, `NotRunning`.
         """
-        content, data = encode_body(body)
         driver = self._running
-        if driver.congested and (link := driver.core.link_of(peer)) is not None:
-            await driver.room_for(link.number)
+        if not driver.waiters.is_ready_for(peer):
+            await driver.waiters.ready_for(peer)
             driver = self._running
-        timeout_s = self.config.requests.timeout_s if timeout_s is None else timeout_s
-        asked = driver.core.request(peer, type, content, data, timeout_s, driver.clock())
-        if asked is None:
-            raise Refused(int(RefusalCode.BUSY), "too many of this node's requests wait already")
-        id, effects = asked
-        reply_content, reply = await driver.ask(id, effects)
-        return decode_body(reply_content, reply)
+        return await driver.waiters.request(peer, body, type, timeout_s, reply=reply)
 
-    def on(self, type: str = "") -> Callable[[AnyHandler], AnyHandler]:
-        """Decorate the function that answers requests of this type.
+    def open(
+        self,
+        peer: PeerId,
+        type: str,
+        body: Any = b"",
+        *,
+        says: Any = Any,
+        timeout_s: float | None = None,
+    ) -> Conversation[Any]:
+        """Open a conversation with any peer; its handler of this type gets the other end.
 
-        It gets a `Request` and returns the reply's body; it may be a coroutine function. If it
-        raises, the asker gets `Refused` without the details, and the log has them.
+        Returns at once: a peer that is no neighbour is reached meanwhile, and if that fails, using
+        the conversation raises `Unreachable`. `body` is what it is opened with. `says` declares
+        what the peer's messages are decoded to; one that is not is refused, and skipped here.
+        `timeout_s` ends it with `TimedOut` if it is not over by then. Tens of thousands may be
+        open. Raises `Refused` (too many are), `TooBig`, `InvalidArgument`, `NotRunning`.
         """
+        return self._conversing.open(self._running, peer, type, body, says, timeout_s)
 
-        return self._serving.register(type)
+    def conversation(self, name: ConversationName) -> Conversation[Any] | None:
+        """This node's end of a conversation, by the name that both ends call it.
+
+        None: it is over, or was never known here. Raises `InvalidArgument` when it is between
+        others.
+        """
+        return self._conversing.find(name, self._running)
+
+    def on(
+        self, type: str = "", *, body: Any = msgspec.UNSET
+    ) -> Callable[[AnyHandler], AnyHandler]:
+        """Decorate the function that answers requests of this type, or takes part in conversations.
+
+        The annotation of its parameter says which: `Request`, or none, for requests;
+        `Conversation` for conversations. `Request[T]` and `Conversation[T]` have bodies decoded to
+        T, and those that are not of it refused; `body=T` says so where an annotation cannot.
+
+        The answer to a request is what the function returns; it may be a coroutine function. If it
+        raises `Refused(code, text)` with a code from 100 on, the asker gets that; if it raises
+        anything else, the asker gets `Refused` without the details, and the log has them. A
+        conversation is closed when its handler returns, and refused alike when it raises.
+        Raises `InvalidArgument` for a handler that cannot work.
+        """
+        return self._handlers.register(type, body=body)
 
     def messages(self, limit: int = ITEMS_MAX) -> Subscription[Delivery]:
         """Broadcasts and direct messages from now on; iterate with `async for`.
@@ -373,12 +431,14 @@ class Node:
         """
         return self._inbox.messages.subscribe(limit)
 
-    def events(self, limit: int = ITEMS_MAX) -> Subscription[Event]:
-        """News from now on: neighbours that come and go, joined, alone; see `meshwalk.events`.
+    def events(self, limit: int = ITEMS_MAX, *, peer: PeerId | None = None) -> Subscription[Event]:
+        """News from now on: neighbours that come and go, joined, alone, links that open, close and
+        stall; see `meshwalk.events`. `peer`: only what concerns that one.
 
         Bounded and ended as `messages`.
         """
-        return self._inbox.events.subscribe(limit)
+        wanted = None if peer is None else (lambda event: getattr(event, "peer", None) == peer)
+        return self._inbox.events.subscribe(limit, wanted)
 
     async def ping(self, target: PeerId | str | Address, timeout_s: float = 5.0) -> float:
         """The round-trip time to a neighbour, or to whoever answers at an address, in seconds.
@@ -392,11 +452,11 @@ class Node:
                     link = driver.core.link_of(target)
                     if link is None:
                         raise NotANeighbour(f"{target.short} is not a neighbour; ping its address")
-                    return await driver.ping(link.number)
+                    return await driver.waiters.ping(link.number)
                 address = Address.parse(target) if isinstance(target, str) else target
-                number, _ = await driver.probe(address, None)
+                number, _ = await driver.waiters.probe(address, None)
                 try:
-                    return await driver.ping(number)
+                    return await driver.waiters.ping(number)
                 finally:
                     driver.perform(driver.core.close_link(number, driver.clock()))
                     driver.flush()
@@ -410,13 +470,6 @@ class Node:
         if self._driver is None:
             raise NotRunning("the node is not running; use it inside `async with Node(...)`")
         return self._driver
-
-    def _must_yield(self, size: int) -> bool:
-        self._gathered += size + 64
-        if self._gathered < JOINED_BYTES_MAX:  # so often, a writer in a loop lets others run
-            return False
-        self._gathered = 0
-        return True
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -433,50 +486,6 @@ class Node:
     def _store_failed(self, reason: str) -> None:
         self._inbox.happened(StoreFailed(reason))
 
-    async def _open_listener(self, transport: Transport, driver: Driver) -> Listener:
-        hosts, port = _parse_listen(self._listen)
-        if port is not None:
-            return await transport.listen(Address(hosts[0], port), driver)
-        for candidate in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
-            for host in hosts:
-                try:
-                    return await transport.listen(Address(host, candidate), driver)
-                except AddressInUse:
-                    break  # the next port, as seed 000 does
-                except InvalidArgument:
-                    if host == hosts[-1]:  # a machine without IPv6 still has IPv4
-                        raise
-        last = DEFAULT_PORT + PORTS_TRIED - 1
-        raise AddressInUse(f"ports {DEFAULT_PORT} to {last} are all taken; choose one with listen")
-
-
-def _parse_listen(listen: str | None) -> tuple[list[str], int | None]:
-    """Hosts to try in turn, and the port; None: 55555 or the next free one."""
-    if listen is None:
-        return ["::", "0.0.0.0"], None  # noqa: S104 - a peer is there to be reached
-    try:
-        address = Address.parse(listen, default_port=None)
-    except InvalidAddress:
-        return [Address.parse(listen).host], None
-    return [address.host], address.port
-
 
 def _tcp(keys: KeyPair, network: Network, config: Config) -> Transport:
     return TcpTransport(keys, network, config.link)
-
-
-async def _joined(
-    events: Subscription[Event], addresses: list[Address], reasons: dict[Address, str]
-) -> None:
-    """Return when joined; note failures; raise when every entry says that trying again is vain."""
-    vain: set[Address] = set()
-    async for event in events:
-        if isinstance(event, Joined):
-            return
-        if isinstance(event, EntryFailed) and event.address in addresses:
-            reasons[event.address] = event.reason
-            if event.not_admitted:
-                vain.add(event.address)
-            if len(vain) == len(set(addresses)):
-                raise NotAdmitted("; ".join(dict.fromkeys(reasons.values())))
-    raise NotRunning("the node has been stopped")

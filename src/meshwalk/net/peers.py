@@ -23,11 +23,19 @@ class PeerInfo(msgspec.Struct, frozen=True):
     """Failed dials since it last answered."""
     seen_s_ago: float
     met: str
-    """How it became known: "entry", "link", "walk", "acquaintance" or "store"."""
+    """How it became known: "entry", "link", "walk", "acquaintance", "query" or
+    "store"."""
     linked_s: float | None
     """For how long it has been a neighbour."""
     messages_in: int = 0
     messages_out: int = 0
+    one_way_s: float | None = None
+    """How long its messages are on their way to us, lately: by the clocks, whose difference is
+    known from the pings as well as the path is even."""
+    queueing_s: float | None = None
+    """Of that, how long they wait in some queue: what is above the least that was ever seen."""
+    clock_offset_s: float | None = None
+    """Its machine time minus ours."""
 
 
 def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:
@@ -49,6 +57,9 @@ def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:
                 linked_s=max(0.0, now - link.since),
                 messages_in=link.messages_in,
                 messages_out=link.messages_out,
+                one_way_s=link.delay_s,
+                queueing_s=link.queueing_s,
+                clock_offset_s=link.round_trips.clock_offset_s,
             )
         )
     others = [e for e in book.values() if e.peer not in core.overlay.membership.neighbours]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, Self, TypeVar
 
 _Item = TypeVar("_Item")
@@ -23,7 +23,14 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
     `MessagesDropped`.
     """
 
-    def __init__(self, limit: int = ITEMS_MAX, limit_bytes: int = BYTES_MAX) -> None:
+    def __init__(
+        self,
+        limit: int = ITEMS_MAX,
+        limit_bytes: int = BYTES_MAX,
+        wanted: Callable[[_Item], bool] | None = None,
+    ) -> None:
+        """`wanted`: which items it takes; all without it."""
+        self._wanted = wanted
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.dropped = 0
@@ -41,6 +48,8 @@ class Subscription(Generic[_Item], AsyncIterator[_Item]):
         """Add an item whose body has `size` bytes; false when it was dropped. For the node."""
         if self._is_closed:
             return True  # nobody misses it
+        if self._wanted is not None and not self._wanted(item):
+            return True
         if len(self._items) >= self.limit or self._bytes + size > self.limit_bytes:
             self.dropped += 1
             return False
@@ -112,9 +121,11 @@ class Subscribers(Generic[_Item]):
         """Take readers again, after `close`."""
         self._is_closed = False
 
-    def subscribe(self, limit: int) -> Subscription[_Item]:
-        """One more reader; closed already when the node has stopped."""
-        subscription: Subscription[_Item] = Subscription(limit)
+    def subscribe(
+        self, limit: int, wanted: Callable[[_Item], bool] | None = None
+    ) -> Subscription[_Item]:
+        """One more reader, of all or of those items; closed already when the node has stopped."""
+        subscription: Subscription[_Item] = Subscription(limit, wanted=wanted)
         if self._is_closed:
             subscription.close()
         else:

@@ -300,4 +300,5 @@ class Connections:
             self._own_record(),
             link.token if link.outbound else b"",
             self._agent,
+            self._config.conversations.shared_window_bytes,
         )

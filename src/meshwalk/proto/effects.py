@@ -17,11 +17,13 @@ from meshwalk.wire.peerid import PeerId
 
 
 class Why(enum.Enum):
-    """Why an own request got no reply."""
+    """Why an own request got no reply, or a conversation is over before its end."""
 
     TIMED_OUT = enum.auto()
     REFUSED = enum.auto()
     LINK_LOST = enum.auto()
+    UNREACHABLE = enum.auto()
+    NOT_ADMITTED = enum.auto()
 
 
 @final
@@ -60,19 +62,21 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """A peer's request: have the application answer it with `reply` or `refuse`."""
 
-    link: int
-    id: int
     peer: PeerId
+    id: int
     type: str
     content: ContentType
     body: bytes
+    sent_at: float
+    """Unix time in seconds, by our clock, as far as the offset of the peer's is known."""
+    received_at: float
 
 
 @final
 class AskGone(msgspec.Struct, frozen=True, gc=False):
     """The peer that asked has gone: nobody waits for this answer any more."""
 
-    link: int
+    peer: PeerId
     id: int
 
 
@@ -94,6 +98,103 @@ class Unanswered(msgspec.Struct, frozen=True, gc=False):
     code: int = 0
     """The peer's `RefusalCode` when it refused."""
     text: str = ""
+
+
+@final
+class ConversationOpened(msgspec.Struct, frozen=True, gc=False):
+    """A peer has opened a conversation: have the application listen, or `leave` it."""
+
+    conversation: int
+    """This node's own number for it."""
+    peer: PeerId
+    id: int
+    """Of the message that opened it."""
+    type: str
+    content: ContentType
+    body: bytes
+    sent_at: float
+    received_at: float
+
+
+@final
+class ConversationHeard(msgspec.Struct, frozen=True, gc=False):
+    """A message in a conversation. Say `read` when the application has taken it."""
+
+    conversation: int
+    id: int
+    type: str
+    content: ContentType
+    body: bytes
+    cost: int
+    """What it takes of the window, in bytes."""
+    wants_reply: bool
+    sent_at: float
+    received_at: float
+
+
+@final
+class ConversationEnded(msgspec.Struct, frozen=True, gc=False):
+    """The peer says nothing more in a conversation."""
+
+    conversation: int
+
+
+@final
+class ConversationRefused(msgspec.Struct, frozen=True, gc=False):
+    """The peer could not take one message of a conversation, which goes on."""
+
+    conversation: int
+    message: int
+    code: int
+    text: str
+
+
+@final
+class ConversationRoom(msgspec.Struct, frozen=True, gc=False):
+    """What waited to be said in a conversation has gone out, nearly all."""
+
+    conversation: int
+
+
+@final
+class ConversationOver(msgspec.Struct, frozen=True, gc=False):
+    """A conversation is over, and its number means nothing any more."""
+
+    conversation: int
+    why: Why | None
+    """None: both ends have said all, and heard all."""
+    code: int = 0
+    text: str = ""
+
+
+@final
+class PeerReached(msgspec.Struct, frozen=True, gc=False):
+    """There is a link to a peer that was to be reached."""
+
+    peer: PeerId
+
+
+@final
+class PeerUnreached(msgspec.Struct, frozen=True, gc=False):
+    """There is none, and there will not be soon."""
+
+    peer: PeerId
+    text: str
+    not_admitted: bool
+
+
+@final
+class PeerRoom(msgspec.Struct, frozen=True, gc=False):
+    """What waited for its turn to be sent to a peer has gone out, nearly all."""
+
+    peer: PeerId
+
+
+@final
+class WantRoom(msgspec.Struct, frozen=True, gc=False):
+    """Say `room` as soon as the link's pipe can take more."""
+
+    link: int
 
 
 @final
@@ -159,6 +260,16 @@ Effect: TypeAlias = (
     | AskGone
     | Answered
     | Unanswered
+    | ConversationOpened
+    | ConversationHeard
+    | ConversationEnded
+    | ConversationRefused
+    | ConversationRoom
+    | ConversationOver
+    | PeerReached
+    | PeerUnreached
+    | PeerRoom
+    | WantRoom
     | Measured
     | ProbeOpened
     | ProbeEnded

@@ -14,8 +14,6 @@ loses to its twin (both ends dialled) loses none; one that was refused hears not
 from __future__ import annotations
 
 import enum
-import itertools
-from array import array
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeAlias, final
 
@@ -23,11 +21,15 @@ import msgspec
 
 from meshwalk.config import LinkConfig
 from meshwalk.proto.effects import Effect, Measured, Send, Shut
+from meshwalk.proto.roundtrips import RoundTrips
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
+    CONVERSING_PURPOSES,
     PROTOCOL_VERSION,
+    STANDING_PURPOSES,
     Close,
     CloseReason,
+    Credit,
     Frame,
     Hello,
     Message,
@@ -36,8 +38,7 @@ from meshwalk.wire.frames import (
     Purpose,
 )
 from meshwalk.wire.peerid import PeerId
-
-STANDING_PURPOSES: Final = frozenset({Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT})
+from meshwalk.wire.text import printable
 
 
 class LinkState(enum.IntEnum):
@@ -73,9 +74,9 @@ class Opened(msgspec.Struct, frozen=True):
 
 @final
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """A message for dispatch."""
+    """A message, or credit for one."""
 
-    message: Message
+    message: Message | Credit
 
 
 @final
@@ -104,58 +105,7 @@ _CLOSED_AT_ONCE: Final = frozenset(
         CloseReason.VERSION,
     }
 )
-_TEXT_CHARACTERS_MAX: Final = 200  # below ShortText's bound in wire/frames.py
-
-
-def printable(text: str) -> str:
-    """A stranger's text, or one that UTF-8 may not know, made fit for a log and for the wire."""
-    cut = text[:_TEXT_CHARACTERS_MAX]
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in cut)
-
-
-class RoundTrips:
-    """The last round-trip times of a link, in seconds. Seed 001 keeps 20."""
-
-    __slots__ = ("_length", "_pairs")
-
-    def __init__(self, window: int) -> None:
-        # One array of round trips and clock offsets in turn: a deque takes 0.7 KiB from the start,
-        # and every float in it 24 bytes more.
-        self._pairs = array("d")
-        self._length = 2 * window
-
-    def add(self, rtt_s: float, offset_s: float) -> None:
-        pairs = self._pairs
-        pairs.append(rtt_s)
-        pairs.append(offset_s)
-        if len(pairs) > self._length:
-            del pairs[:2]
-
-    @property
-    def samples(self) -> array[float]:
-        """The round trips, oldest first."""
-        return self._pairs[::2]
-
-    @property
-    def clock_offset_s(self) -> float | None:
-        """The peer's clock minus ours, by the quickest of the samples (RFC 5905 section 10)."""
-        pairs = self._pairs
-        return min(zip(pairs[::2], pairs[1::2], strict=True))[1] if pairs else None
-
-    @property
-    def mean_s(self) -> float | None:
-        """Mean of the samples; None before the first."""
-        samples = self.samples
-        return sum(samples) / len(samples) if samples else None
-
-    @property
-    def jitter_s(self) -> float | None:
-        """Mean difference between one sample and the next; None before the second."""
-        samples = self.samples
-        if len(samples) < 2:
-            return None
-        steps = [abs(b - a) for a, b in itertools.pairwise(samples)]
-        return sum(steps) / len(steps)
+_UNKNOWN_S: Final = float("inf")
 
 
 class Link:
@@ -169,25 +119,34 @@ class Link:
         "_over",
         "_ping_at",
         "_pings",
+        "_pongs_since_quickest",
+        "_quickest_s",
         "_was_open",
         "attempt",
+        "delay_least_s",
+        "delay_s",
         "expected",
         "heard_at",
         "is_standing",
+        "may_converse",
         "messages_in",
         "messages_out",
         "number",
         "outbound",
         "peer",
+        "peer_epoch_s",
         "purpose",
         "record",
         "remote",
         "retires_at",
+        "room",
         "round_trips",
         "since",
         "stalled_at",
         "state",
         "token",
+        "used_at",
+        "wants_room",
     )
 
     def __init__(
@@ -210,6 +169,8 @@ class Link:
         self.purpose = purpose
         self.is_standing = purpose in STANDING_PURPOSES
         """Whether the link is meant to make its ends neighbours."""
+        self.may_converse = purpose in CONVERSING_PURPOSES
+        """Whether it may carry messages of applications."""
         self.token = token
         self.expected = expected
         self.state = LinkState.SECURING
@@ -230,6 +191,21 @@ class Link:
         self._new_id = new_id
         self._ping_at = now
         self._pings: dict[int, float] = {}
+        self._quickest_s = _UNKNOWN_S
+        self._pongs_since_quickest = 0
+        self.room = config.send_buffer_high_bytes
+        """Bytes that conversations may add to what waits in the pipe, as far as is known here."""
+        self.wants_room = False
+        """Whether the driver has been asked to say when there is more."""
+        self.used_at = now
+        """When a temporary link last carried a message, or was last needed."""
+        self.peer_epoch_s = 0.0
+        """Our machine time when the peer's was 0: what its stamps of sending count from."""
+        self.delay_s: float | None = None
+        """How long messages were on their way lately: smoothed as round trips are (RFC 6298)."""
+        self.delay_least_s = 0.0
+        """The least that one took. What `delay_s` is above it, they waited in some queue, as RFC
+        6817 (LEDBAT) has it; and so it does not matter how far the clocks are apart."""
         self._asked: set[int] | None = None
         """Those of `_pings` that somebody waits for."""
         self._over = False  # Ended has been said
@@ -239,6 +215,21 @@ class Link:
     def is_open(self) -> bool:
         """Whether messages may be sent."""
         return self.state is OPEN
+
+    @property
+    def is_pinged(self) -> bool:
+        """Whether it may be silent for long and still be needed: then pings show that it lives."""
+        return self.is_standing or self.purpose is Purpose.CONVERSATION
+
+    @property
+    def rtt_s(self) -> float:
+        """The quickest round trip lately, in seconds; 0.0 before the first."""
+        return self._quickest_s if self._quickest_s < _UNKNOWN_S else 0.0
+
+    @property
+    def queueing_s(self) -> float | None:
+        """How long messages wait in some queue on their way here; None before the first."""
+        return None if self.delay_s is None else self.delay_s - self.delay_least_s
 
     # Inputs.
 
@@ -287,8 +278,23 @@ class Link:
             rtt_s -= there_s
         offset_s = (pong.ping_received_at_us / 1e6 - sent_at + pong.sent_at_us / 1e6 - now) / 2
         self.round_trips.add(rtt_s, offset_s)
+        # The quickest of a window is nearest to the truth; this keeps up with it at no cost.
+        self._pongs_since_quickest += 1
+        if rtt_s <= self._quickest_s or self._pongs_since_quickest >= self._config.rtt_window:
+            self._quickest_s, self._pongs_since_quickest = rtt_s, 0
+            self.peer_epoch_s = -offset_s
         if self._asked and pong.in_reply_to in self._asked:  # nobody waits for the others
             self._out.append(Measured(pong.in_reply_to, rtt_s))
+
+    def arrived(self, sent_at_us: int, now: float) -> None:
+        """A message has come: note how long it was on its way. One of each batch is enough."""
+        delay_s = now - self.peer_epoch_s - sent_at_us * 1e-6
+        if self.delay_s is None:
+            self.delay_s = self.delay_least_s = delay_s
+            return
+        self.delay_s += (delay_s - self.delay_s) / 8
+        if delay_s < self.delay_least_s:
+            self.delay_least_s = delay_s
 
     def retire(self, now: float) -> None:
         """The link lost to its twin, whose dialler closes it; if that fails to come, we do."""
@@ -333,9 +339,11 @@ class Link:
             return self.close(CloseReason.SLOW, "the peer does not read", now)
         if self.retires_at is not None and now >= self.retires_at:
             return self.close(CloseReason.DUPLICATE, "", now)
-        if self.is_standing:
+        if self.is_pinged:
             if now >= self.heard_at + config.idle_timeout_s:
                 return self.close(CloseReason.IDLE, "nothing heard for too long", now)
+            if not self.is_standing and now >= self.used_at + config.temporary_timeout_s:
+                return self.close(CloseReason.DONE, "unused", now)
             if now >= self._ping_at:
                 self._ping(now)
         elif now >= self.heard_at + config.temporary_timeout_s:
@@ -372,7 +380,7 @@ class Link:
     def deadline_open(self) -> float:
         """`deadline` of a link that is open."""
         config = self._config
-        if self.is_standing:
+        if self.is_pinged:
             at = self.heard_at + config.idle_timeout_s
             if self._ping_at < at:
                 at = self._ping_at
@@ -406,15 +414,18 @@ class Link:
             text = f"version {PROTOCOL_VERSION} is spoken here, not {hello.version}"
             return self.close(CloseReason.VERSION, text, now)
         self.record = hello.record
+        # Until a ping has been answered: as if its greeting had taken no time.
+        self.peer_epoch_s = now - hello.sent_at_us / 1e6
         if self.outbound:
             self._open(now)
             return Opened(hello)
         self.purpose = hello.purpose
         self.is_standing = hello.purpose in STANDING_PURPOSES
+        self.may_converse = hello.purpose in CONVERSING_PURPOSES
         self.token = hello.token
         return Asked(hello)
 
-    def _on_message(self, message: Message, now: float) -> News | None:
+    def _on_message(self, message: Message | Credit, now: float) -> News | None:
         if not self._was_open:
             return None  # a refused stranger's messages: nobody here has agreed to hear them
         self.messages_in += 1
@@ -439,9 +450,16 @@ class Link:
     _HANDLERS: ClassVar[dict[LinkState, dict[type, Callable[[Link, Any, float], News | None]]]] = {
         LinkState.SECURING: {},
         LinkState.GREETING: {Hello: _on_hello, Close: _on_close},
-        LinkState.OPEN: {Message: _on_message, Ping: pinged, Pong: ponged, Close: _on_close},
+        LinkState.OPEN: {
+            Message: _on_message,
+            Credit: _on_message,
+            Ping: pinged,
+            Pong: ponged,
+            Close: _on_close,
+        },
         LinkState.CLOSING: {
             Message: _on_message,
+            Credit: _on_message,
             Ping: _ignore,
             Pong: _ignore,
             Hello: _ignore,
@@ -462,7 +480,7 @@ class Link:
     def _open(self, now: float) -> None:
         self._was_open = True
         self.state = OPEN
-        self.since = self.heard_at = now
+        self.since = self.heard_at = self.used_at = now
         self._ping_at = now  # measure at once: a link without a round-trip time tells nothing
 
     def _ended(

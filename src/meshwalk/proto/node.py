@@ -1,8 +1,5 @@
-"""One node: routes what comes in to the machines, and what they want back out. Decides nothing.
-
-    frames ---> connections --> dispatch --> application
-                     |    `---> gossip ----> application and other links
-                     `--------> overlay ---> connections
+"""One node: its inputs, from the driver and from the application. What they lead to is routed in
+`machines.py`, and decided by the machines.
 
 Inputs take `now`, machine time in seconds that never goes back, and return effects for the driver
 to perform in order. After each input the driver asks `deadline()` and calls `tick` then.
@@ -11,130 +8,31 @@ to perform in order. After each input the driver asks `deadline()` and calls `ti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
-from random import Random
-from typing import Final, assert_never
 
-import msgspec
-
-from meshwalk.config import ENVELOPE_BYTES, Config
-from meshwalk.errors import InvalidArgument, NotANeighbour, TooBig
-from meshwalk.identity.keys import Signatures
+from meshwalk.errors import Closed, InvalidArgument, NotANeighbour, Refused, TooBig
+from meshwalk.events import LinkResumed, LinkStalled
 from meshwalk.proto import connections as connections_machine
-from meshwalk.proto import dispatch as dispatch_machine
 from meshwalk.proto import ordering as ordering_machine
-from meshwalk.proto.connections import Connections, LinkNews
-from meshwalk.proto.dispatch import Dispatch, DispatchEffect, Fault, Transmit
-from meshwalk.proto.effects import (
-    Deliver,
-    Effect,
-    ForgetPeer,
-    Happened,
-    ProbeEnded,
-    ProbeOpened,
-    SavePeer,
-    Send,
-)
-from meshwalk.proto.gossip import Blame, Flood, Gossip, GossipEffect
-from meshwalk.proto.link import OPEN, Arrived, Asked, Ended, Link, Opened, printable
+from meshwalk.proto import reaching as reaching_machine
+from meshwalk.proto.dispatch import dispatch as dispatch_machine
+from meshwalk.proto.dispatch.conversation import Counterparty
+from meshwalk.proto.effects import Effect, Happened
+from meshwalk.proto.link import OPEN, Link
+from meshwalk.proto.machines import APPLICATION, Machines
 from meshwalk.proto.overlay.addressbook import BookEntry
-from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
-from meshwalk.proto.overlay.overlay import Overlay, OverlayStatistics
-from meshwalk.proto.ownrecord import OwnRecord
-from meshwalk.proto.timers import Timers
+from meshwalk.proto.statistics import NodeStatistics, statistics_of
 from meshwalk.wire.address import Address
-from meshwalk.wire.frames import (
-    Channel,
-    CloseReason,
-    ContentType,
-    Frame,
-    Message,
-    Ping,
-    Pong,
-    Purpose,
-)
-from meshwalk.wire.messages import RefusalCode, encode
+from meshwalk.wire.frames import CloseReason, ContentType, Frame, Message, Ping, Pong, Purpose
+from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
-
-# A global is found faster than a class's attribute.
-_APPLICATION: Final = Channel.APPLICATION
-_OVERLAY: Final = Channel.OVERLAY
-_BROADCAST: Final = Channel.BROADCAST
+from meshwalk.wire.text import printable
 
 TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
 TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
-ID_START_BITS = 31  # ids of another run rarely meet ours, and still encode in five bytes
 
 
-class NodeStatistics(msgspec.Struct, frozen=True):
-    """Counts of one node since it started."""
-
-    overlay: OverlayStatistics
-    links: int
-    """Connections in any state."""
-    half_open: int
-    refused: dict[str, int]
-    """Incoming connections closed unread, by the limit that refused them."""
-    ended: dict[str, int]
-    """Links that ended, by reason."""
-    broadcast: dict[str, int]
-    """Broadcasts by what was done with each copy."""
-    messages: dict[str, int]
-    """Messages and requests between two peers, by what was done with each."""
-    origins: int
-    """Origins of broadcasts that are remembered."""
-    broadcasts_held: int
-    """Broadcasts that came early and wait for others of their origin."""
-    requests_waiting: int
-    requests_served: int
-    timers: int
-
-
-class NodeCore:
-    """All machines of one node."""
-
-    def __init__(
-        self,
-        signatures: Signatures,
-        config: Config,
-        rng: Random,
-        now: float,
-        unix_offset_s: float,
-        agent: str = "",
-    ) -> None:
-        """`unix_offset_s` plus machine time is Unix time."""
-        self.me = signatures.peer_id
-        self.unix_offset_s = unix_offset_s
-        self.config = config
-        self._out: list[Effect] = []
-        ids = count(rng.getrandbits(ID_START_BITS) + 1)
-        self._new_id = ids.__next__
-        self.timers = Timers()
-        self.own_record = OwnRecord(signatures, unix_offset_s)
-        self.own_record.listening((), now)  # nowhere yet; but whoever never listens is somebody too
-        self.connections = Connections(
-            self.me,
-            config,
-            self.timers,
-            self._out,
-            self._new_id,
-            lambda: self.own_record.blob,
-            agent,
-        )
-        self._links = self.connections.links
-        self.overlay = Overlay(
-            signatures,
-            config.overlay,
-            lambda: self.own_record.blob,
-            lambda: bool(self.own_record.addresses),
-            self._new_id,
-            rng,
-            self.timers,
-            unix_offset_s,
-        )
-        self.gossip = Gossip(signatures, config.broadcast, self.timers, unix_offset_s, now)
-        self.dispatch = Dispatch(config.requests, self._new_id, self.timers)
-        self.body_bytes_max = config.link.frame_bytes_max - ENVELOPE_BYTES
+class NodeCore(Machines):
+    """All machines of one node, as a driver uses them."""
 
     # Inputs from the driver.
 
@@ -170,6 +68,7 @@ class NodeCore:
 
     def receive(self, link: int, frames: Sequence[Frame], now: float) -> list[Effect]:
         """Frames from a peer, in order."""
+        message: Message | None = None
         for frame in frames:
             found = self._links.get(link)
             if found is None:
@@ -178,11 +77,25 @@ class NodeCore:
                 self._on_link(self.connections.receive(link, frame, now), now)
             elif type(frame) is Message:
                 # The hot path: what `Connections.receive` would do, without its detours.
-                found.heard_at = now
+                message = frame
+                found.heard_at = found.used_at = now
                 found.messages_in += 1
-                if frame.channel is _APPLICATION and not (frame.wants_reply or frame.in_reply_to):
-                    if (delivered := self.dispatch.one_way(found, frame)) is not None:
-                        self._out.append(delivered)
+                if (
+                    frame.channel is APPLICATION
+                    and found.may_converse
+                    and not (
+                        frame.in_regards_to
+                        or frame.wants_reply
+                        or frame.in_reply_to
+                        or frame.sequence
+                        or frame.marks
+                    )
+                ):
+                    self._out.append(self.dispatch.one_way(found, frame, now))
+                elif frame.in_regards_to and frame.channel is APPLICATION and found.may_converse:
+                    self.dispatch.in_conversation(found, frame, now)
+                    if self.dispatch.wanted:
+                        self._after_dispatch(now)
                 else:
                     self._on_message(found, frame, now)
             elif type(frame) is Ping:  # no news, nor from a pong; and no deadline comes earlier
@@ -191,6 +104,8 @@ class NodeCore:
                 found.ponged(frame, now)
             else:
                 self._on_link(self.connections.receive(link, frame, now), now)
+        if message is not None and found is not None:
+            found.arrived(message.sent_at_us, now)
         return self._flush()
 
     def malformed(self, link: int, why: str, now: float) -> list[Effect]:
@@ -198,13 +113,31 @@ class NodeCore:
         self._on_link(self.connections.malformed(link, why, now), now)
         return self._flush()
 
-    def stalled(self, link: int, now: float) -> None:
+    def stalled(self, link: int, now: float) -> list[Effect]:
         """Much waits to be sent to a peer that does not read."""
+        found = self._links.get(link)
+        if found is not None and found.stalled_at is None and found.is_open:
+            assert found.peer is not None
+            self._out.append(Happened(LinkStalled(found.peer)))
         self.connections.stalled(link, now)
+        return self._flush()
 
-    def resumed(self, link: int) -> None:
+    def resumed(self, link: int) -> list[Effect]:
         """It reads again."""
+        found = self._links.get(link)
+        if found is not None and found.stalled_at is not None and found.is_open:
+            assert found.peer is not None
+            self._out.append(Happened(LinkResumed(found.peer)))
         self.connections.resumed(link)
+        return self._flush()
+
+    def room(self, link: int, size: int, now: float) -> list[Effect]:
+        """Asked for by `WantRoom`: the link's pipe can take so many bytes more."""
+        found = self._links.get(link)
+        if found is not None and found.is_open:
+            self.dispatch.room(found, size, now)
+            self._after_dispatch(now)
+        return self._flush()
 
     def progressed(self, link: int, now: float) -> None:
         """It still has much to read, and has read some."""
@@ -216,6 +149,7 @@ class NodeCore:
         self.gossip.unix_offset_s = unix_offset_s
         self.own_record.unix_offset_s = unix_offset_s
         self.overlay.book.unix_offset_s = unix_offset_s
+        self.dispatch.calendar_set(unix_offset_s)
 
     def overflowed(self, link: int, now: float) -> list[Effect]:
         """More waits to be sent than is allowed."""
@@ -227,14 +161,17 @@ class NodeCore:
         for machine, what in self.timers.due(now):
             if machine == connections_machine.TIMER:
                 assert isinstance(what, int)
+                self._note_use(what, now)
                 if (news := self.connections.tick(what, now)) is not None:
                     self._on_link(news, now)
             elif machine == ordering_machine.TIMER:
                 assert isinstance(what, bytes)
                 self._on_gossip(self.gossip.tick(what, now), None, now)
-            elif machine == dispatch_machine.TIMER:
-                assert isinstance(what, int)
-                self._on_dispatch(self.dispatch.tick(what), None, now)
+            elif machine in dispatch_machine.TIMERS:
+                self.dispatch.tick((machine, what), now)
+                self._after_dispatch(now)
+            elif machine == reaching_machine.TIMER:
+                self._on_reaching(self.reaching.tick(now), now)
             else:
                 self._on_overlay(self.overlay.tick(now), now)
         return self._flush()
@@ -259,14 +196,51 @@ class NodeCore:
         self._on_gossip(effects, None, now)
         return sequence, self._flush()
 
+    def reach(self, peer: PeerId, now: float) -> list[Effect]:
+        """Have a link to any peer: `PeerReached` or `PeerUnreached` follows, unless there is
+        one."""
+        if self.dispatch.link_to(peer) is None:
+            self._on_reaching(self.reaching.want(peer, now), now)
+        return self._flush()
+
+    def link_to(self, peer: PeerId) -> Link | None:
+        """The link that messages to a peer go over; None when it is to be reached first."""
+        party = self.dispatch.parties.get(peer)
+        return party.link if party is not None else None
+
+    def must_wait(self, peer: PeerId) -> bool:
+        """Whether pacing holds back so much for a peer that a writer should wait for `PeerRoom`."""
+        party = self.dispatch.parties.get(peer)
+        return party is not None and self.dispatch.sending.must_wait(party)
+
+    def may_broadcast_at(self, now: float) -> float:
+        """When pacing allows one more broadcast of this node: `now`, or later."""
+        return self.dispatch.sending.free_at(now)
+
     def send(
         self, peer: PeerId, type: str, content: ContentType, body: bytes, now: float
     ) -> list[Effect]:
-        """Send to one neighbour. Raises `NotANeighbour`, `TooBig`, `InvalidArgument`."""
-        self._check(body, type, self.body_bytes_max)
-        link = self._link_to(peer)
-        link.messages_out += 1
-        return [Send(link.number, self.dispatch.send(type, content, body, now))]
+        """Send to a peer there is a link to.
+
+        Raises `NotANeighbour`, `TooBig`, `InvalidArgument`, `Refused` (too much is under way).
+        """
+        self._check(body, type, self.config.conversations.message_bytes_max)
+        if not self.dispatch.send(self._party_of(peer), type, content, body, now):
+            raise Refused(RefusalCode.BUSY, "too many long messages are under way to this peer")
+        if self.dispatch.sending.local or self.dispatch.wanted:
+            self._after_dispatch(now)
+        return self._flush()
+
+    def send_unreliably(
+        self, peer: PeerId, type: str, content: ContentType, body: bytes, now: float
+    ) -> tuple[bool, list[Effect]]:
+        """Send to a peer if its link has room now; else false. Longer than a packet: as `send`."""
+        if len(body) > self.config.conversations.packet_bytes_max:
+            return True, self.send(peer, type, content, body, now)
+        self._check(body, type, self.config.conversations.message_bytes_max)
+        was_sent = self.dispatch.send_unreliably(self._party_of(peer), type, content, body, now)
+        self._after_dispatch(now)
+        return was_sent, self._flush()
 
     def request(
         self,
@@ -276,38 +250,148 @@ class NodeCore:
         body: bytes,
         timeout_s: float,
         now: float,
+        conversation: int = 0,
     ) -> tuple[int, list[Effect]] | None:
-        """Ask one neighbour; None when too many requests wait already. Raises as `send`."""
-        self._check(body, type, self.body_bytes_max)
-        if not (0 <= timeout_s <= TIMEOUT_S_MAX):  # NaN, too, would put the timers out of order
-            raise InvalidArgument(f"a deadline lies 0 to {TIMEOUT_S_MAX:,} seconds ahead")
-        link = self._link_to(peer)
-        asked = self.dispatch.request(link, type, content, body, timeout_s, now)
+        """Ask a peer there is a link to, or one in a conversation; None when too many requests wait
+        already. Raises as `send`, and `Closed` when the conversation is over."""
+        self._check(body, type, self.config.conversations.message_bytes_max)
+        _check_timeout(timeout_s)
+        if not conversation:
+            party = self._party_of(peer)
+        elif (found := self.dispatch.conversations.open_now.get(conversation)) is None:
+            raise Closed("the conversation is over")
+        else:
+            party = found.party
+        asked = self.dispatch.request(party, type, content, body, timeout_s, now, conversation)
         if asked is None:
             return None
-        id, effects = asked
-        self._on_dispatch(effects, link, now)
-        return id, self._flush()
+        self._after_dispatch(now)
+        return asked, self._flush()
 
     def abandon(self, request: int) -> None:
         """Nobody waits for this reply any more."""
-        self.dispatch.abandon(request)
+        self.dispatch.requests.abandon(request)
 
     def reply(
-        self, link: int, request: int, content: ContentType, body: bytes, now: float
+        self, peer: PeerId, request: int, content: ContentType, body: bytes, now: float
     ) -> list[Effect]:
         """Answer a peer's request. Raises `TooBig`."""
-        self._check(body, "", self.body_bytes_max)
-        self._on_dispatch(self.dispatch.reply(link, request, content, body, now), None, now)
+        self._check(body, "", self.config.conversations.message_bytes_max)
+        self.dispatch.reply(peer, request, content, body, now)
+        self._after_dispatch(now)
         return self._flush()
 
-    def refuse(
-        self, link: int, request: int, code: RefusalCode, text: str, now: float
-    ) -> list[Effect]:
+    def refuse(self, peer: PeerId, request: int, code: int, text: str, now: float) -> list[Effect]:
         """Tell a peer that its request will not be answered."""
-        effects = self.dispatch.refuse(link, request, code, printable(text), now)
-        self._on_dispatch(effects, None, now)
+        self.dispatch.refuse(peer, request, code, text, now)
+        self._after_dispatch(now)
         return self._flush()
+
+    # Conversations, by the number that this node knows them by.
+
+    def open(
+        self,
+        peer: PeerId,
+        type: str,
+        content: ContentType,
+        body: bytes,
+        timeout_s: float | None,
+        now: float,
+    ) -> tuple[int, list[Effect]] | None:
+        """Open a conversation with any peer; its number. None when there are too many.
+
+        `ConversationOver` comes at its end, also if the peer cannot be reached. Raises `TooBig`,
+        `InvalidArgument`.
+        """
+        self._check(body, type, self.config.conversations.message_bytes_max)
+        if timeout_s is not None:
+            _check_timeout(timeout_s)
+        party = self.dispatch.party(peer)
+        number = self.dispatch.conversations.open(party, type, content, body, timeout_s, now)
+        if number is None:
+            self.dispatch.forget_if_idle(party)
+            return None
+        if party.link is None:
+            self._on_reaching(self.reaching.want(peer, now), now)
+        self._after_dispatch(now)
+        return number, self._flush()
+
+    def conversation_id(self, conversation: int) -> int:
+        """The id of the message that opened it; 0 when it is over."""
+        found = self.dispatch.conversations.open_now.get(conversation)
+        return found.id if found is not None else 0
+
+    def conversation_number(self, peer: PeerId, id: int, is_mine: bool) -> int:
+        """The number of the one that this message of ours or of the peer opened; 0 for none."""
+        party = self.dispatch.parties.get(peer)
+        found = party.conversations.get(id * 2 + is_mine) if party is not None else None
+        return found.number if found is not None else 0
+
+    def say(
+        self,
+        conversation: int,
+        type: str,
+        content: ContentType,
+        body: bytes,
+        now: float,
+        in_reply_to: int = 0,
+    ) -> tuple[bool, list[Effect]]:
+        """Say something; true: wait for `ConversationRoom` before more. Raises `TooBig`,
+        `InvalidArgument`, `Closed` (it is over, or this end has ended it)."""
+        self._check(body, type, self.config.conversations.message_bytes_max)
+        said = self.dispatch.conversations.say(conversation, type, content, body, now, in_reply_to)
+        if said is None:
+            raise Closed("nothing more can be said in this conversation: it has ended")
+        if self.dispatch.sending.local or self.dispatch.wanted:
+            self._after_dispatch(now)
+        return said[1], self._flush()
+
+    def say_unreliably(
+        self, conversation: int, type: str, content: ContentType, body: bytes, now: float
+    ) -> tuple[bool, list[Effect]]:
+        """Say something if it can go out now. Longer than a packet: see `say`."""
+        self._check(body, type, self.config.conversations.packet_bytes_max)
+        was_said = self.dispatch.conversations.say_unreliably(
+            conversation, type, content, body, now
+        )
+        self._after_dispatch(now)
+        return was_said, self._flush()
+
+    def read(self, conversation: int, messages: int, cost: int, now: float) -> list[Effect]:
+        """The application has taken so many messages, which cost so much together."""
+        self.dispatch.conversations.read(conversation, messages, cost, now)
+        self._after_dispatch(now)
+        return self._flush()
+
+    def refuse_said(
+        self, conversation: int, message: int, code: int, text: str, now: float
+    ) -> list[Effect]:
+        """Tell the peer that one message of a conversation could not be taken; it goes on."""
+        self.dispatch.conversations.refuse_said(conversation, message, code, text, now)
+        self._after_dispatch(now)
+        return self._flush()
+
+    def end(self, conversation: int, now: float) -> list[Effect]:
+        """Say nothing more in it; listen on."""
+        self.dispatch.conversations.end(conversation, now)
+        self._after_dispatch(now)
+        return self._flush()
+
+    def close_conversation(self, conversation: int, now: float) -> list[Effect]:
+        """Say nothing more in it, and listen no more; what was said still goes out."""
+        self.dispatch.conversations.close(conversation, now)
+        self._after_dispatch(now)
+        return self._flush()
+
+    def leave_conversation(
+        self, conversation: int, code: int, text: str, now: float
+    ) -> list[Effect]:
+        """End it at once, both ways, for a reason that the peer is told."""
+        self.dispatch.conversations.leave(conversation, code, printable(text), now)
+        self._after_dispatch(now)
+        return self._flush()
+
+    # Links.
 
     def ping(self, link: int, now: float) -> tuple[int, list[Effect]] | None:
         """Measure a link; `Measured` with the returned id follows. None: the link is not open."""
@@ -330,6 +414,8 @@ class NodeCore:
 
     def leave(self, now: float) -> list[Effect]:
         """Close every link, telling the peers."""
+        self.dispatch.leave()
+        self._on_reaching(self.reaching.stop(), now)
         self._on_overlay(self.overlay.leave(now), now)
         for link in list(self.connections.links.values()):
             self._on_link(self.connections.close(link, CloseReason.LEAVING, "", now), now)
@@ -342,147 +428,27 @@ class NodeCore:
 
     def statistics(self) -> NodeStatistics:
         """A snapshot."""
-        return NodeStatistics(
-            overlay=self.overlay.statistics(),
-            links=len(self.connections.links),
-            half_open=self.connections.half_open,
-            refused=dict(self.connections.refused),
-            ended=dict(self.connections.ended),
-            broadcast=dict(self.gossip.counts),
-            messages=dict(self.dispatch.counts),
-            origins=self.gossip.origins,
-            broadcasts_held=self.gossip.held,
-            requests_waiting=self.dispatch.waiting,
-            requests_served=self.dispatch.serving,
-            timers=len(self.timers),
-        )
-
-    # Routing.
-
-    def _on_link(self, news: LinkNews, now: float) -> None:
-        if news is None:
-            return
-        link, what = news
-        if type(what) is Arrived:
-            self._on_message(link, what.message, now)
-        elif isinstance(what, Asked):
-            reason = self.overlay.asked(link, what.hello, now)
-            if reason is not None:
-                self._on_link(self.connections.close(link, reason, "", now), now)
-                return
-            self.connections.consent(link, now)
-            self._on_overlay(self.overlay.opened(link, what.hello, now), now)
-        elif isinstance(what, Opened):
-            assert link.peer is not None
-            self.own_record.seen_at(link.peer, what.hello.seen_at, now)
-            if link.purpose is Purpose.PROBE:
-                self._out.append(ProbeOpened(link.number, link.peer))
-            self._on_overlay(self.overlay.opened(link, what.hello, now), now)
-        elif isinstance(what, Ended):
-            if link.outbound and link.purpose is Purpose.PROBE:
-                self._out.append(ProbeEnded(link.number, what.text, what.not_admitted))
-            self._on_dispatch(self.dispatch.link_gone(link, self._heir_of(link)), link, now)
-            self._on_overlay(self.overlay.ended(link, what, now), now)
-
-    def _on_message(self, link: Link, message: Message, now: float) -> None:
-        channel = message.channel
-        if channel is _BROADCAST:
-            assert link.peer is not None
-            if link.is_standing:
-                self._on_gossip(self.gossip.receive(link.peer, message.body, now), link, now)
-            else:
-                self._close(link, CloseReason.PROTOCOL, "broadcasts are for neighbours", now)
-        elif channel is _OVERLAY:
-            if link.is_open:
-                self._on_overlay(self.overlay.heard(link, message, now), now)
-        else:
-            heir = None if link.is_open else self._heir_of(link)
-            self._on_dispatch(self.dispatch.receive(link, message, now, heir), link, now)
-
-    def _on_gossip(self, effects: list[GossipEffect], link: Link | None, now: float) -> None:
-        for effect in effects:
-            if type(effect) is Deliver:
-                self._out.append(effect)
-            elif type(effect) is Flood:
-                self._flood(effect, now)
-            elif type(effect) is Blame:
-                assert link is not None
-                self._close(link, effect.reason, effect.text, now)
-            else:
-                assert_never(effect)
-
-    def _flood(self, flood: Flood, now: float) -> None:
-        # One frame for all links: the driver encodes it once.
-        message = Message(self._new_id(), int(now * 1e6), _BROADCAST, flood.body)
-        for neighbour in self.overlay.membership.neighbours.values():
-            if neighbour.peer != flood.without:
-                self.connections.send(neighbour.link, message)
-
-    def _on_dispatch(self, effects: list[DispatchEffect], link: Link | None, now: float) -> None:
-        for effect in effects:
-            if type(effect) is Transmit:
-                if effect.link.is_open:
-                    self.connections.send(effect.link, effect.message)
-            elif type(effect) is Fault:
-                assert link is not None
-                self._close(link, effect.reason, effect.text, now)
-            else:
-                self._out.append(effect)
-
-    def _on_overlay(self, effects: list[OverlayEffect], now: float) -> None:
-        for effect in effects:
-            if type(effect) is Say:
-                self._say(effect, now)
-            elif type(effect) is Connect:
-                self._connect(effect, now)
-            elif type(effect) is Disconnect:
-                link = self.connections.links.get(effect.link)
-                if link is not None:
-                    self._close(link, effect.reason, effect.text, now)
-            elif type(effect) is Tell:
-                self._out.append(Happened(effect.event))
-            elif type(effect) is SavePeer or type(effect) is ForgetPeer:
-                self._out.append(effect)
-            else:
-                assert_never(effect)
-
-    def _say(self, say: Say, now: float) -> None:
-        link = self.connections.links.get(say.link)
-        if link is not None and link.is_open:
-            body = encode(say.body)
-            message = Message(say.id, int(now * 1e6), _OVERLAY, body, say.in_reply_to)
-            self.connections.send(link, message)
-
-    def _connect(self, connect: Connect, now: float) -> None:
-        link = self.connections.dial(
-            connect.address, connect.expected, connect.purpose, connect.token, now
-        )
-        if link is None:
-            self._on_overlay(self.overlay.not_dialled(connect.attempt, now), now)
-        else:
-            link.attempt = connect.attempt
-
-    def _close(self, link: Link, reason: CloseReason, text: str, now: float) -> None:
-        self._on_link(self.connections.close(link, reason, text, now), now)
+        return statistics_of(self)
 
     # What the above share.
 
-    def _heir_of(self, link: Link) -> Link | None:
-        """The standing link to the same peer that has replaced `link`, if there is one."""
-        if link.peer is None:
-            return None
-        heir = self.link_of(link.peer)
-        return heir if heir is not link and link.is_standing else None
+    def _note_use(self, link: int, now: float) -> None:
+        """A link that is not to stay is kept for as long as something is going on over it."""
+        found = self._links.get(link)
+        if found is not None and not found.is_standing and self.dispatch.has_use_for(found):
+            found.used_at = now
 
-    def _link_to(self, peer: PeerId) -> Link:
-        link = self.link_of(peer)
-        if link is None:
+    def _party_of(self, peer: PeerId) -> Counterparty:
+        party = self.dispatch.parties.get(peer)
+        if party is None or party.link is None:
             raise NotANeighbour(f"there is no link to {peer.short}; it is not a neighbour")
-        return link
+        return party
 
     def _check(self, body: bytes, label: str, limit: int) -> None:
         if len(body) > limit:
             raise TooBig(len(body), limit)
+        if not label:
+            return
         if len(label) > TYPE_CHARACTERS_MAX:
             raise InvalidArgument(f"a type or topic has at most {TYPE_CHARACTERS_MAX} characters")
         if not label.isascii():
@@ -491,8 +457,7 @@ class NodeCore:
             except UnicodeEncodeError:
                 raise InvalidArgument("a type or topic is text that UTF-8 can write") from None
 
-    def _flush(self) -> list[Effect]:
-        # The list is shared with the connections, so it is emptied, not replaced.
-        out = self._out[:]
-        self._out.clear()
-        return out
+
+def _check_timeout(timeout_s: float) -> None:
+    if not (0 <= timeout_s <= TIMEOUT_S_MAX):  # NaN, too, would put the timers out of order
+        raise InvalidArgument(f"a deadline lies 0 to {TIMEOUT_S_MAX:,} seconds ahead")

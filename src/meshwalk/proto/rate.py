@@ -23,3 +23,30 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+
+class ByteBucket:
+    """Allows `burst` bytes at once and `per_s` a second in the long run, in units of any size.
+
+    What is sent may be larger than what is left: the debt is paid before the next. So the rate
+    holds over time, and a message larger than the burst goes out as well.
+    """
+
+    __slots__ = ("_at", "_tokens", "burst", "per_s")
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self.per_s = per_s
+        self.burst = burst
+        self._tokens = float(burst)
+        self._at: float | None = None
+
+    def ready_at(self, now: float) -> float:
+        """When something may be sent: `now`, or later."""
+        if self._at is not None:
+            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_s)
+        self._at = now
+        return now if self._tokens > 0.0 else now - self._tokens / self.per_s
+
+    def spend(self, size: int) -> None:
+        """So many bytes are sent."""
+        self._tokens -= size

@@ -36,7 +36,18 @@ DIGEST_BYTES: Final = 8  # guess: tells apart the signatures of a trace; nobody 
 Write: TypeAlias = Callable[[Line], bool]
 """Takes a line; False when it wants no more, such as a `TraceWriter` at its limit."""
 
-READS: Final = frozenset({"deadline", "link_of", "statistics"})
+READS: Final = frozenset(
+    {
+        "conversation_id",
+        "conversation_number",
+        "deadline",
+        "link_of",
+        "link_to",
+        "may_broadcast_at",
+        "must_wait",
+        "statistics",
+    }
+)
 """Methods that change nothing, and so are no inputs."""
 
 INPUTS: Final[dict[str, FunctionType]] = {

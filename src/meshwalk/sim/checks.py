@@ -13,7 +13,9 @@ from typing import Final
 import msgspec
 
 from meshwalk.events import Delivery, NeighbourUp
+from meshwalk.proto.dispatch import dispatch as dispatch_machine
 from meshwalk.proto.effects import Answered, Ask, Effect, Happened, Unanswered
+from meshwalk.sim.heard import Conversed
 from meshwalk.sim.node import Observer, SimNode
 from meshwalk.sim.world import World
 from meshwalk.wire.peerid import PeerId
@@ -67,10 +69,20 @@ class Checks(Observer):
         self._seen: dict[tuple[str, int], set[bytes]] = {}
         self._last: dict[tuple[str, int, PeerId], tuple[bytes, int, int]] = {}
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
+        self._when_told: Callable[[SimNode, Effect], None] | None = None
+        self._when_stopped: Callable[[SimNode], None] | None = None
+        self.conversed = Conversed(self.found, self.hostile)
+        """What is said and heard in conversations."""
 
     def when_asked(self, answer: Callable[[SimNode, Ask], None]) -> None:
         """Have this called with each request that reaches an application."""
         self._when_asked = answer
+
+    def when_told(
+        self, told: Callable[[SimNode, Effect], None], stopped: Callable[[SimNode], None]
+    ) -> None:
+        """Have these called with what applications hear of conversations, and with nodes' ends."""
+        self._when_told, self._when_stopped = told, stopped
 
     def has_heard(self, node: SimNode, body: bytes) -> bool:
         """Whether the node, in its present life, has had this or sent it."""
@@ -139,8 +151,15 @@ class Checks(Observer):
             self._check_degree(node)
             if self.order_ends_with_links:
                 self.expects_order = False
+        else:
+            self.conversed.told(node, effect)
+            if self._when_told is not None:
+                self._when_told(node, effect)
 
     def stopped(self, node: SimNode) -> None:
+        self.conversed.stopped(node)
+        if self._when_stopped is not None:
+            self._when_stopped(node)
         for key in [key for key in self._requests if key[0] == node.host]:
             del self._requests[key], self._asked_at[key]
 
@@ -216,6 +235,7 @@ class Checks(Observer):
                 self.found(node, f"links with {other.host}, which does not know of it")
         for host, life, request in self._requests:
             self.found(None, f"request {request} of {host} in life {life} has never ended")
+        self.conversed.rest()
 
 
 def _one_sided(nodes: Iterable[SimNode]) -> list[tuple[SimNode, SimNode]]:
@@ -247,6 +267,10 @@ def unrest(node: SimNode) -> list[str]:
         "splits": len(core.overlay.carrier.splits),
         "acceptances": len(core.overlay.carrier.acceptances),
         "dials": len(node.dialling),
+        "peers to be reached": statistics.reaching.wanted,
+        "searches": overlay.finds_under_way,
+        "searches of others": overlay.finds_carried,
+        **_kept_by_dispatch(node),
     }
     found = [f"{count} {what} are left over" for what, count in rest.items() if count]
     if statistics.links != neighbours:
@@ -256,6 +280,28 @@ def unrest(node: SimNode) -> list[str]:
     if statistics.timers > statistics.links + TIMERS_BESIDE_LINKS:
         found.append(f"{statistics.timers} timers for {statistics.links} links")
     return found
+
+
+def _kept_by_dispatch(node: SimNode) -> dict[str, int]:
+    """What dispatch keeps of conversations and the like."""
+    core = node.core
+    dispatch = core.dispatch
+    parties = dispatch.parties.values()
+    timers = [key for key in core.timers._current if key[0] in dispatch_machine.TIMERS]
+    return {
+        "conversations": len(dispatch.conversations.open_now),
+        "timers of dispatch": len(timers),
+        "peers without a link that something is kept for": sum(not p.links for p in parties),
+        "bytes of shared credit given": sum(party.shared_in.used for party in parties),
+        "bytes of shared credit used": sum(party.shared_out.used for party in parties),
+        "bytes of unread messages": sum(party.assembling for party in parties),
+        "requests counted for a peer": sum(party.asked + party.served for party in parties),
+        "messages that wait for their turn": sum(len(party.waiting or ()) for party in parties),
+        "conversations that wait for their turn": sum(
+            len(party.turns or ()) + len(party.starved or ()) + len(party.owing or ())
+            for party in parties
+        ),
+    }
 
 
 def components(nodes: Iterable[SimNode]) -> list[list[SimNode]]:

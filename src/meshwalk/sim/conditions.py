@@ -128,6 +128,16 @@ class Conditions:
         delay_s = self.draw_delay_s(from_host, to_host, self._rng)
         return delay_s if self.is_plain else delay_s + self._extra_s(from_host, to_host)
 
+    def queued(self, now: float, from_host: str, to_host: str) -> tuple[float, float]:
+        """Bytes that wait in the queue of a path that takes longest, and its rate in bytes/s."""
+        longest_s = bytes_queued = 0.0
+        bytes_per_s = math.inf
+        for queue, rate in self._queues_of(from_host, to_host):
+            waits_s = self._free_at.get(queue, 0.0) - now
+            if waits_s > longest_s:
+                longest_s, bytes_queued, bytes_per_s = waits_s, waits_s * rate, rate
+        return bytes_queued, bytes_per_s
+
     # What a fault injector changes.
 
     @property

@@ -19,6 +19,7 @@ from meshwalk.proto.effects import (
     SavePeer,
     Send,
     Shut,
+    WantRoom,
 )
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.restoring import restored
@@ -80,6 +81,8 @@ class SimNode:
         self.ends: dict[int, PipeEnd] = {}
         """Its ends of pipes, by the number of their link."""
         self.behaviour: Behaviour | None = None
+        self._wanting: list[int] = []
+        """Links whose machines want to know when there is room."""
         self._timers_seen = -1
         self._armed = NEVER
         self._arming = 0
@@ -131,6 +134,7 @@ class SimNode:
         now, unix_offset_s = self.time(), UNIX_START_S + self.slept_s
         self.core = self.world.make_core(self, seed, now, unix_offset_s)
         self._timers_seen = -1
+        self._wanting.clear()
         self.core.listening((self.address,) if self.listens else (), now)
         known = [restored(saved, unix_offset_s) for saved in self.stored.values()]
         self.do(self.core.start([entry for entry in known if entry is not None], now))
@@ -177,27 +181,83 @@ class SimNode:
         self.do(effects)
         return sequence
 
+    def reach(self, peer: PeerId) -> None:
+        """Have a link to any peer."""
+        self.do(self.core.reach(peer, self.time()))
+
+    def open(
+        self, peer: PeerId, type: str, body: bytes, timeout_s: float | None = None
+    ) -> int | None:
+        """Open a conversation: this node's number for it. None: there are too many."""
+        opened = self.core.open(peer, type, ContentType.BYTES, body, timeout_s, self.time())
+        if opened is None:
+            return None
+        number, effects = opened
+        self.do(effects)
+        return number
+
+    def say(self, conversation: int, body: bytes, in_reply_to: int = 0) -> bool:
+        """Say something in a conversation. Raises `Closed`.
+
+        True: wait for `ConversationRoom`, which the observer may have heard before this returns.
+        """
+        now = self.time()
+        must_wait, effects = self.core.say(
+            conversation, "", ContentType.BYTES, body, now, in_reply_to
+        )
+        self.do(effects)
+        return must_wait
+
+    def say_unreliably(self, conversation: int, body: bytes) -> bool:
+        """Say something if it can go out now; whether it did."""
+        now = self.time()
+        was_said, effects = self.core.say_unreliably(conversation, "", ContentType.BYTES, body, now)
+        self.do(effects)
+        return was_said
+
+    def read(self, conversation: int, messages: int, cost: int) -> None:
+        """Take what was heard in a conversation."""
+        self.do(self.core.read(conversation, messages, cost, self.time()))
+
+    def end(self, conversation: int) -> None:
+        """Say nothing more in a conversation."""
+        self.do(self.core.end(conversation, self.time()))
+
+    def close_conversation(self, conversation: int) -> None:
+        """Say nothing more in a conversation, and listen no more."""
+        self.do(self.core.close_conversation(conversation, self.time()))
+
+    def leave_conversation(self, conversation: int, code: int, text: str) -> None:
+        """End a conversation at once."""
+        self.do(self.core.leave_conversation(conversation, code, text, self.time()))
+
     # What `net/driver.py` does.
 
     def do(self, effects: list[Effect]) -> None:
         """Perform effects in order, then see to the timer."""
-        for effect in effects:
-            if type(effect) is Send:
-                end = self.ends.get(effect.link)
-                if end is None:
-                    continue
-                if self.behaviour is None:
-                    self.world.cross(end, effect.frame)
+        while True:
+            for effect in effects:
+                if type(effect) is Send:
+                    end = self.ends.get(effect.link)
+                    if end is None:
+                        continue
+                    if self.behaviour is None:
+                        self.world.cross(end, effect.frame)
+                    else:
+                        self._misbehave(self.behaviour, end, effect)
+                elif type(effect) is Deliver:
+                    self.world.observer.delivered(self, effect.delivery)
+                elif type(effect) is WantRoom:
+                    self._wanting.append(effect.link)
+                elif type(effect) is Dial:
+                    self.world.dial(self, effect)
+                elif type(effect) is Shut:
+                    self.world.shut(self, effect.link)
                 else:
-                    self._misbehave(self.behaviour, end, effect)
-            elif type(effect) is Deliver:
-                self.world.observer.delivered(self, effect.delivery)
-            elif type(effect) is Dial:
-                self.world.dial(self, effect)
-            elif type(effect) is Shut:
-                self.world.shut(self, effect.link)
-            else:
-                self._tell(effect)
+                    self._tell(effect)
+            if not self._wanting:
+                break
+            effects = self._give_room(self._wanting.pop())
         if self.core.timers.changes != self._timers_seen:
             self.arm()
 
@@ -228,6 +288,12 @@ class SimNode:
         self.do(self.core.tick(now))
         if self._armed == NEVER:  # else a deadline was set, and so the timer, too
             self.arm()
+
+    def _give_room(self, link: int) -> list[Effect]:
+        """What comes of it that a pipe can take more; nothing, if it says so later."""
+        end = self.ends.get(link)
+        room = end.room_or_wait() if end is not None else 0
+        return self.core.room(link, room, self.time()) if room > 0 else []
 
     def _misbehave(self, behaviour: Behaviour, end: PipeEnd, send: Send) -> None:
         for item in behaviour.sends(self, send.link, send.frame):

@@ -36,6 +36,7 @@ FINISHED: Final = Finished()
 LOST: Final = Lost()
 GAP: Final = Gap()
 GIVEN_UP: Final = "the network lost too much; the system gave the connection up"
+DRAINED: Final = 0.5  # as net/connection.py: of the high mark, so that many parts go out at once
 
 Item: TypeAlias = Frame | bytes | Finished | Lost
 """What crosses a pipe: a frame, encoded frames, or the pipe's begin and end."""
@@ -67,6 +68,7 @@ class PipeEnd:
         "node",
         "other",
         "reader",
+        "wants_room",
     )
 
     def __init__(self, node: SimNode, link: int, life: int) -> None:
@@ -86,6 +88,8 @@ class PipeEnd:
         self.held_bytes = 0
         self.is_told_full = False
         """Whether the sender's machines believe that much waits here."""
+        self.wants_room = False
+        """Whether this end's machines are to hear when it can take more."""
         self.has_gap = False
         """Whether something that was sent here was lost for good."""
         self.is_given_up = False
@@ -113,6 +117,31 @@ class PipeEnd:
         self.other._tell_sender()
         if self.is_given_up and self.is_open:
             self.give_up()
+
+    def room_or_wait(self) -> int:
+        """How many bytes this end can send on before it holds much; 0: its node is told later.
+
+        What is held at the other end counts, and what the queues of a limited path hold: for want
+        of a system with a buffer for each pipe, all that the host has sent.
+        """
+        node = self.node
+        high = node.config.link.send_buffer_high_bytes
+        world, held = node.world, self.other.held_bytes
+        self.wants_room = False
+        if world.conditions.is_plain and not held:
+            return high
+        queued, rate = world.conditions.queued(world.now, node.host, self.other.host)
+        if held + queued < high:
+            return high - held - int(queued)
+        self.wants_room = True
+        if held < high:
+            free_at = world.now + (queued + held - high * DRAINED) / rate
+            world.timeline.add(free_at, self._has_drained, None)
+        return 0
+
+    def _has_drained(self, _: None) -> None:
+        """A queue on the way has got shorter, unless that has changed meanwhile."""
+        self.other._offer_room()
 
     def arrive(self, item: Item) -> None:
         """Take what was sent from the other end, or hold it for as long as it cannot cross."""
@@ -200,8 +229,18 @@ class PipeEnd:
         elif self.held_bytes <= limits.send_buffer_high_bytes:
             if self.is_told_full:
                 self.is_told_full = False
-                sender.core.resumed(end.link)
+                sender.do(sender.core.resumed(end.link))
+            self._offer_room()
         elif not self.is_told_full:
             self.is_told_full = True
-            sender.core.stalled(end.link, sender.time())
-            sender.arm()
+            sender.do(sender.core.stalled(end.link, sender.time()))
+
+    def _offer_room(self) -> None:
+        """Have the machines at the other end hear that they may send more, if they want to."""
+        end, sender = self.other, self.other.node
+        if not end.wants_room or not end.is_open:
+            return
+        if sender.is_up and not sender.is_asleep and sender.life == end.life:
+            room = end.room_or_wait()
+            if room > 0:
+                sender.do(sender.core.room(end.link, room, sender.time()))

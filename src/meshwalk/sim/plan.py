@@ -18,8 +18,11 @@ from meshwalk.config import (
     BroadcastConfig,
     Config,
     ConnectionConfig,
+    ConversationConfig,
     LinkConfig,
     OverlayConfig,
+    PacingConfig,
+    ReachConfig,
     RequestConfig,
 )
 
@@ -31,6 +34,11 @@ ONE_FAULT_IN: Final = 3  # guess: each kind of fault is in one run out of so man
 FRAMES_MAX: Final = 30_000  # guess: what a second of computing carries
 DIAL_CROSSINGS: Final = 6  # as dialling.py has it, and the first word
 ORDER_WAIT_S: Final = 1.0  # guess: what one way may be ahead of another when links change
+REACH_FRAMES: Final = (
+    60  # guess: what it takes to reach a peer: a search, dials, a link for a while
+)
+REACHED_PER_S: Final = 3.0  # guess: more need no reaching, since links stay for a while
+SAID_BYTES_MAX: Final = 30_000_000  # guess: in conversations, where all is compared
 FLOODED_BYTES_MAX: Final = 100_000_000  # guess: as above, of the longest bodies
 
 
@@ -137,6 +145,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sends_per_s: float
     requests_per_s: float
     body_bytes_max: int
+    conversations_per_s: float = 0.0
+    """Opened by the whole network."""
+    conversation_messages_max: int = 20
+    """What is said by one end."""
+    conversation_bytes_max: int = 1000
+    """About how long the longer messages in them are."""
+    to_anyone: float = 0.0
+    """The share of messages and requests to any node: it is reached first if it is no neighbour."""
     why: str = ""
     """What the plan is kept for, if it is."""
 
@@ -268,7 +284,43 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
         requests_per_s=rng.choice([0.0, 1.0, 10.0]),
         body_bytes_max=rng.choice([100, 1000, 100_000]),
     )
-    return _affordable(_workable(plan))
+    return _affordable(_workable(_talkative(plan, rng)))
+
+
+def _talkative(plan: Plan, rng: Random) -> Plan:
+    """The same with conversations in most runs, and with limits for them that are soon reached."""
+    said_bytes_max = rng.choice([1000, 20_000, 300_000])
+    # No more than some 16 parts of the longest bodies: frames are what takes time to compute.
+    parts_least = max(1024, plan.body_bytes_max // 16, said_bytes_max // 32)
+    conversations = ConversationConfig(
+        per_peer_max=rng.choice([4, 65_536, 65_536, 65_536]),
+        window_bytes_max=rng.choice([256 << 10, 4 << 20]),
+        shared_window_bytes=rng.choice([256 << 10, 1 << 20, 16 << 20]),
+        part_bytes_max=rng.choice([parts_least, 16 << 10, 64 << 10]),
+        backlog_bytes=rng.choice([1024, 64 << 10]),
+        linger_s=rng.choice([5.0, 30.0]),
+        finished_max=rng.choice([1024, 4096]),
+    )
+    # Broadcasts are paid for, too: floods of long bodies must not hold up the rest for minutes.
+    pacing = PacingConfig(
+        bytes_per_s=rng.choice([0.0, 0.0, 0.0, max(100_000.0, 200.0 * plan.body_bytes_max)]),
+        peer_bytes_per_s=rng.choice([0.0, 0.0, 0.0, max(20_000.0, 40.0 * plan.body_bytes_max)]),
+    )
+    reach = ReachConfig(
+        timeout_s=rng.choice([10.0, 20.0]),
+        pause_s=rng.choice([0.5, 5.0]),
+        peers_max=rng.choice([2, 64, 64]),
+    )
+    return msgspec.structs.replace(
+        plan,
+        config=msgspec.structs.replace(
+            plan.config, conversations=conversations, pacing=pacing, reach=reach
+        ),
+        conversations_per_s=rng.choice([0.0, 0.1, 0.5, 2.0]),
+        conversation_messages_max=rng.choice([2, 20, 20, 100]),
+        conversation_bytes_max=said_bytes_max,
+        to_anyone=rng.choice([0.0, 0.1, 0.5]),
+    )
 
 
 def _workable(plan: Plan) -> Plan:
@@ -292,17 +344,22 @@ def _affordable(plan: Plan) -> Plan:
     bursts_max = FRAMES_MAX / 2 / per_broadcast
     burst = sum(step.value for step in plan.steps if step.fault is Fault.BURST)
     smaller = min(1.0, bursts_max / burst) if burst else 1.0
+    parts = 1 + plan.body_bytes_max / plan.config.conversations.part_bytes_max
     pings_per_s = 4 * links / plan.config.link.ping_interval_s  # by both ends, each with its pong
     frames_per_s = (
         pings_per_s
         + plan.broadcasts_per_s * per_broadcast
-        + plan.sends_per_s
-        + 2 * plan.requests_per_s
+        + plan.sends_per_s * parts
+        + 2 * plan.requests_per_s * parts
+        + plan.conversations_per_s * _frames_per_conversation(plan)
+        + plan.to_anyone * min(plan.sends_per_s + plan.requests_per_s, REACHED_PER_S) * REACH_FRAMES
     )
     shorter = min(1.0, max(DURATION_S[0], FRAMES_MAX / frames_per_s) / plan.duration_s)
     duration_s = plan.duration_s * shorter
     flooded = (burst * smaller + plan.broadcasts_per_s * duration_s) * per_broadcast
     body_bytes_max = min(plan.body_bytes_max, max(100, int(FLOODED_BYTES_MAX / (flooded + 1))))
+    said = plan.conversations_per_s * duration_s * plan.conversation_messages_max
+    said_bytes_max = min(plan.conversation_bytes_max, int(SAID_BYTES_MAX / (said / 10 + 1)))
     return msgspec.structs.replace(
         plan,
         nodes=[
@@ -311,7 +368,14 @@ def _affordable(plan: Plan) -> Plan:
         steps=[_scaled(step, shorter, smaller) for step in plan.steps],
         duration_s=duration_s,
         body_bytes_max=body_bytes_max,
+        conversation_bytes_max=max(1000, said_bytes_max),
     )
+
+
+def _frames_per_conversation(plan: Plan) -> float:
+    """About how many: the ends say half of the most, one of seven in parts, and give credit."""
+    parts = plan.conversation_bytes_max / plan.config.conversations.part_bytes_max
+    return 4 + plan.conversation_messages_max * (1.5 + 0.15 * parts)
 
 
 def _scaled(step: Step, shorter: float, smaller: float) -> Step:

@@ -67,11 +67,17 @@ def _check_work(plan: Plan) -> None:
             f"broadcast.body_bytes_max is at least {NAME_BYTES_MAX} here, not {bodies}"
         )
     _within("body_bytes_max", plan.body_bytes_max, bodies, least=1)
-    for name in ("broadcasts_per_s", "sends_per_s", "requests_per_s"):
+    for name in ("broadcasts_per_s", "sends_per_s", "requests_per_s", "conversations_per_s"):
         _within(name, getattr(plan, name), RATE_MAX)
+    _within("to_anyone", plan.to_anyone, 1.0)
+    longest = plan.config.conversations.message_bytes_max - NAME_BYTES_MAX
+    _within("conversation_bytes_max", plan.conversation_bytes_max, longest, least=1)
+    _within("conversation_messages_max", plan.conversation_messages_max, RATE_MAX, least=1)
     per_s = plan.broadcasts_per_s + plan.sends_per_s + plan.requests_per_s
     bursts = sum(max(0.0, step.value) for step in plan.steps if step.fault is Fault.BURST)
     total = (bursts + per_s * plan.duration_s) * max(plan.body_bytes_max, NAME_BYTES_MAX)
+    said = plan.conversations_per_s * plan.duration_s * plan.conversation_messages_max
+    total += said * max(plan.conversation_bytes_max, NAME_BYTES_MAX)
     if not total <= WORK_BYTES_MAX:
         raise InvalidArgument(
             f"bursts and rates come to {total:.2g} bytes, and {WORK_BYTES_MAX:,} are allowed;"

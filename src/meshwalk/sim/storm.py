@@ -27,6 +27,7 @@ from meshwalk.sim.world import Admits, MakeCore, World
 EVENTS_MAX: Final = 5_000_000  # guess: the longest drawn run has a tenth of that
 MENDS_IN_ROUNDS: Final = 12  # guess: retries at the longest pause that mending may take
 LAST_WORDS: Final = 3  # from each node: two may be exchanged, the third shows what got lost
+LAST_TALKS: Final = 3  # guess: few enough for the smallest limits that are drawn
 LAST_WORDS_PACE_S: Final = 0.05  # guess: less than most paths take, so that several are under way
 LAST_WORDS_S: Final = 30.0  # guess: what the slowest path needs for the last broadcasts
 EXTERNAL_HOST: Final = "203.0.113"  # RFC 5737: addresses for documentation
@@ -84,6 +85,8 @@ class Storm:
         self.checks.counts_late = not plan.forgets_senders
         if not any(step.fault is Fault.STOP for step in plan.steps):
             self.checks.requests_end_within_s = plan.config.requests.timeout_s
+        else:
+            self.checks.conversed.deadlines_hold = False
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
         self._is_told = False
@@ -366,6 +369,9 @@ class Storm:
         # Over links that stay, a flood keeps the order without waiting for anything.
         checks.expects_order = is_judged
         checks.order_ends_with_links = not plan.waits_for_order
+        if is_judged and plan.conversations_per_s and plan.config.overlay.links_min > 1:
+            for piece in pieces:
+                self._last_talks(piece)
         words: dict[bytes, list[SimNode]] = {}
         for _ in range(LAST_WORDS if is_judged else 1):
             for piece in pieces:
@@ -381,6 +387,12 @@ class Storm:
             for node in piece:
                 if not checks.has_heard(node, body):
                     checks.found(node, f"has not heard the last broadcast {body[:40]!r}")
+
+    def _last_talks(self, piece: list[SimNode]) -> None:
+        """A few converse with nodes of their piece that can be dialled, neighbours or not."""
+        dialable = [node for node in piece if self._can_be_dialled(node)]
+        for _ in range(LAST_TALKS if dialable else 0):
+            self.work.converse(self.rng.choice(piece), self.rng.choice(dialable).id)
 
     def _expect_one(self, pieces: list[list[SimNode]]) -> None:
         if len(pieces) > 1 and self._is_told and self._is_possible():

@@ -24,6 +24,19 @@ PROTOCOL_VERSION: Final = 1  # the first; a Hello says it, and no other is accep
 ALPN: Final = "meshwalk/1"
 LENGTH_BYTES: Final = 4  # seed 002: BodyLengthBytes
 FRAME_BYTES_MAX: Final = 1 << 20  # GossipSub: 1 MiB a message; settings can lower it
+FIRST_WINDOW_BYTES: Final = 256 << 10
+"""What may be sent in regard to a new conversation before the first `Credit`. guess: what a gigabit
+path holds in 2 ms; HTTP/2 (RFC 9113 section 6.9.2) has 64 KiB, and QUIC stacks 1 MiB and more."""
+SHARED_WINDOW_BYTES: Final = 16 << 20
+"""What may lie unread in all conversations of two peers together, beyond `FLOOR_BYTES` of each,
+unless a Hello says otherwise. guess: 64 first windows."""
+FLOOR_BYTES: Final = 2 << 10
+"""What each conversation may have lie unread whatever the others do, so that none can starve
+another. guess: a line of chat, some ten times; 65,536 conversations then hold 128 MiB at the
+most."""
+PART_COST_BYTES: Final = 64
+"""What a part costs of a window beyond its body, so that empty ones are no free memory. guess: the
+smallest of the objects that hold it."""
 SHORT_TEXT_CHARACTERS_MAX: Final = 265  # the longest address, `address.ADDRESS_CHARACTERS_MAX`
 
 # MessagePack knows no larger integer, so the upper bound needs no check (and msgspec has none).
@@ -48,6 +61,12 @@ class Purpose(enum.IntEnum):
     """To exchange pings and close."""
     CONVERSATION = 5
     """To exchange application messages without being neighbours."""
+
+
+STANDING_PURPOSES: Final = frozenset({Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT})
+"""Of links that make neighbours."""
+CONVERSING_PURPOSES: Final = STANDING_PURPOSES | {Purpose.CONVERSATION}
+"""Of links that may carry messages of applications."""
 
 
 class CloseReason(enum.IntEnum):
@@ -93,6 +112,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False, tag_f
     """The sender's signed peer record (`records.Signed`); b"" if it has none yet."""
     token: Token = b""
     agent: ShortText = ""
+    window: U64 = SHARED_WINDOW_BYTES
+    """What may lie unread here in all conversations with the receiver together; see `Credit`."""
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False, tag_field=_TAG):
@@ -137,8 +158,26 @@ class ContentType(enum.IntEnum):
     MESSAGEPACK = 3
 
 
+MARK_OPENS: Final = 1
+"""The message opens a conversation, and its type says which machine the receiver is to start."""
+MARK_MORE: Final = 2
+"""The body is not whole: the next part follows, as the next in sequence of the same
+conversation."""
+MARK_ENDS: Final = 4
+"""The sender says nothing more in this conversation. The body is empty and no message."""
+MARK_YOURS: Final = 8
+"""`in_regards_to` names a message of the receiver; without it, one of the sender."""
+MARK_UNRELIABLE: Final = 16
+"""Outside the sequence, and never sent again: whoever has no room for it drops it."""
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False, tag_field=_TAG):
-    """One message: an envelope that dispatch reads, and a body that only its receiver reads."""
+    """One message, or a part of one: an envelope that dispatch reads, and a body that only its
+    receiver reads.
+
+    A body that is too long for one frame opens a conversation of its own, whatever it is: a message
+    that goes one way, a request, or a reply. Its parts regard the first one's id, or the request's.
+    """
 
     id: U64
     """Unique for the sender while it runs."""
@@ -153,6 +192,29 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False, tag
     type: ShortText = ""
     """The application's own name for this kind of message."""
     wants_reply: bool = False
+    sequence: U64 = 0
+    """Counts, from 1, what the sender says in one conversation; 0 outside of any."""
+    marks: U64 = 0
+    """The sum of some of the `MARK_` constants."""
 
 
-Frame: TypeAlias = Hello | Ping | Pong | Close | Message
+class Credit(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False, tag_field=_TAG):
+    """How much more the sender can take in regard to a conversation. Seed 003's "I have n bytes in
+    regard to message Y, and can receive m more".
+
+    Bytes are counted since the conversation began, each part with `PART_COST_BYTES`, so that a
+    credit that comes late or twice does no harm.
+    """
+
+    in_regards_to: U64
+    is_yours: bool
+    """Whether that is a message of the receiver, as `MARK_YOURS`."""
+    taken: U64
+    """Bytes that have been read and need never be sent again."""
+    held: U64
+    """Bytes beyond those that have come and wait to be read."""
+    more: U64
+    """Bytes that may come beyond those."""
+
+
+Frame: TypeAlias = Hello | Ping | Pong | Close | Message | Credit

@@ -84,7 +84,31 @@ class Acquaintances(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=Fals
     records: Annotated[list[RecordBytes], Meta(max_length=RECORDS_PER_MESSAGE_MAX)]
 
 
-OverlayMessage: TypeAlias = JoinRequest | JoinReply | SplitRequest | SplitReply | Acquaintances
+class FindPeer(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Asks for a peer's signed record. Bounced from neighbour to neighbour until one has it.
+
+    Whoever has no such record passes it on; the target itself answers whatever `newer_than` says.
+    """
+
+    target: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    """The peer's key."""
+    hops_left: Hops
+    newer_than: U64 = 0
+    """Only a record with a higher sequence number helps: whoever asks has this one."""
+
+
+class PeerFound(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """Ends a search; goes back along it, each hop by `in_reply_to` and each hop checking it."""
+
+    record: RecordBytes
+    """The target's signed peer record; b"" when nobody on the way had it."""
+    hops: Hops
+    """How far from the receiver the search ended."""
+
+
+OverlayMessage: TypeAlias = (
+    JoinRequest | JoinReply | SplitRequest | SplitReply | Acquaintances | FindPeer | PeerFound
+)
 
 
 class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -108,7 +132,15 @@ class RefusalCode(enum.IntEnum):
     NOT_ALLOWED = 4
     """Links of this purpose carry no such messages."""
     NOT_UNDERSTOOD = 5
-    """The body does not decode to its content type."""
+    """The body does not decode to its content type, or to what the receiver declared."""
+    NO_CONVERSATION = 6
+    """The receiver knows of no such conversation: it has ended there, or the peer has restarted."""
+    CANCELLED = 7
+    """The peer has left the conversation before its end."""
+    TOO_BIG = 8
+    """The message is longer than the receiver takes."""
+    TOO_LATE = 9
+    """The peer's deadline for the conversation has passed."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):

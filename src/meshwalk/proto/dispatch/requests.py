@@ -1,251 +1,198 @@
-"""Messages between the applications of two peers: one way, or a request and its reply.
+"""Requests: one message, one reply, a deadline. Own ones that wait, and others' being answered.
 
-A request is answered by the message whose `in_reply_to` is its id, from the same peer, within its
-deadline. A reply that comes late, twice, or unasked is counted and dropped. A request that nobody
+A reply that comes after the deadline is told apart from a second one, and both from one that
+answers nothing that this node ever asked: all three are counted and dropped. A request that nobody
 here answers is refused with a code, never with silence.
-
-When both ends have dialled, requests that went over the link which is dropped are answered over
-the one that stays, so that whoever asks as soon as a neighbour is up gets a reply.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import Final
 
 import msgspec
 
 from meshwalk.config import RequestConfig
-from meshwalk.errors import MalformedFrame
-from meshwalk.events import Delivery
-from meshwalk.proto.effects import Answered, Ask, AskGone, Deliver, Unanswered, Why
-from meshwalk.proto.link import Link, printable
+from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
+from meshwalk.proto.effects import Answered, Ask, AskGone, Effect, Unanswered, Why
 from meshwalk.proto.timers import Timers
-from meshwalk.wire.frames import Channel, CloseReason, ContentType, Message, Purpose
-from meshwalk.wire.messages import Refusal, RefusalCode, decode_refusal, encode
+from meshwalk.wire.frames import Message
+from meshwalk.wire.messages import Refusal
 from meshwalk.wire.peerid import PeerId
 
-TIMER = "request"
+TIMER: Final = "request"
 
 
-@final
-class Transmit(msgspec.Struct, frozen=True, gc=False):
-    """Send a message over a link."""
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """An own request that waits."""
 
-    link: Link
-    message: Message
-
-
-@final
-class Fault(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke the protocol: close its link."""
-
-    reason: CloseReason
-    text: str
+    party: Counterparty
+    conversation: int = 0
+    """The number of the conversation that it was asked in; 0 for none."""
 
 
-DispatchEffect: TypeAlias = Transmit | Deliver | Fault | Ask | AskGone | Answered | Unanswered
+class Requests:
+    """The requests of one node."""
 
-_MAY_CONVERSE = frozenset(
-    {Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT, Purpose.CONVERSATION}
-)
-
-
-class Dispatch:
-    """Application messages at one node."""
-
-    def __init__(self, config: RequestConfig, new_id: Callable[[], int], timers: Timers) -> None:
+    def __init__(
+        self,
+        config: RequestConfig,
+        answered_max: int,
+        first_id: int,
+        timers: Timers,
+        out: list[Effect],
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._config = config
-        self._new_id = new_id
-        self._timers = timers
-        self._asked: dict[int, Link] = {}
-        """Own requests that wait, by id: the link whose end ends them."""
-        self._serving: dict[tuple[int, int], Link] = {}
-        """Requests of others that are being answered, by the number of the link they came over
-        and id: the link to answer over."""
-        self._served: Counter[PeerId] = Counter()
-
-    @property
-    def waiting(self) -> int:
-        """Own requests that wait for a reply."""
-        return len(self._asked)
-
-    @property
-    def serving(self) -> int:
+        self.waiting: dict[int, Asked] = {}
+        """Own requests that wait for a reply, by id."""
+        self.serving: dict[tuple[PeerId, int], Counterparty] = {}
         """Requests of others that are being answered."""
-        return len(self._serving)
+        self._config = config
+        self._timers = timers
+        self._out = out
+        self._first_id = first_id
+        self._last_id = 0
+        self._over: dict[int, bool] = {}
+        """Own requests that were over lately, oldest first: whether they were answered."""
+        self._answered_max = answered_max
 
-    # Commands.
+    # Own requests.
 
-    def send(self, type: str, content: ContentType, body: bytes, now: float) -> Message:
-        """A message that goes one way."""
-        return Message(
-            self._new_id(), int(now * 1e6), Channel.APPLICATION, body, 0, 0, content, type
-        )
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may wait."""
+        return len(self.waiting) >= self._config.pending_max
 
-    def request(
-        self,
-        link: Link,
-        type: str,
-        content: ContentType,
-        body: bytes,
-        timeout_s: float,
-        now: float,
-    ) -> tuple[int, list[DispatchEffect]] | None:
-        """Ask; `Answered` or `Unanswered` with the returned id follows. None: too many wait."""
-        if len(self._asked) >= self._config.pending_max:
-            return None
-        message = self._message(content, body, now, type=type, wants_reply=True)
-        self._asked[message.id] = link
-        self._timers.set((TIMER, message.id), now + timeout_s)
-        return message.id, [Transmit(link, message)]
+    def ask(
+        self, id: int, party: Counterparty, timeout_s: float, now: float, conversation: int = 0
+    ) -> None:
+        """Wait for the reply to a request that is being sent."""
+        self.waiting[id] = Asked(party, conversation)
+        self._last_id = id
+        party.asked += 1
+        self._timers.set((TIMER, id), now + timeout_s)
 
-    def abandon(self, request: int) -> None:
-        """Nobody waits for this reply any more."""
-        if self._asked.pop(request, None) is not None:
-            self._timers.cancel((TIMER, request))
+    def awaits(self, id: int, party: Counterparty) -> bool:
+        """Whether this peer owes the reply to such a request."""
+        asked = self.waiting.get(id)
+        return asked is not None and asked.party is party
 
-    def reply(
-        self, link: int, request: int, content: ContentType, body: bytes, now: float
-    ) -> list[DispatchEffect]:
-        """Answer a request; nothing happens when its link has gone."""
-        asker = self._done(link, request)
-        if asker is None:
-            return []
-        return [Transmit(asker, self._message(content, body, now, in_reply_to=request))]
+    def abandon(self, id: int) -> bool:
+        """Nobody waits for this reply any more. False: nobody did."""
+        asked = self.waiting.pop(id, None)
+        if asked is None:
+            return False
+        asked.party.asked -= 1
+        self._timers.cancel((TIMER, id))
+        self._over[id] = False
+        if len(self._over) > self._answered_max:
+            del self._over[next(iter(self._over))]
+        return True
 
-    def refuse(
-        self, link: int, request: int, code: RefusalCode, text: str, now: float
-    ) -> list[DispatchEffect]:
-        """Say that a request will not be answered."""
-        asker = self._done(link, request)
-        return [] if asker is None else [self._refusal(asker, request, code, text, now)]
+    def answered(self, id: int, party: Counterparty, message: Message) -> bool:
+        """A reply has come. False: nothing of the kind was ever asked here."""
+        if not self._ends(id, party):
+            return self._is_late(id, message.in_regards_to)
+        self.counts["answered"] += 1
+        self._out.append(Answered(id, message.content, message.body))
+        return True
 
-    # Inputs.
-
-    def receive(
-        self, link: Link, message: Message, now: float, heir: Link | None = None
-    ) -> list[DispatchEffect]:
-        """A message for the application, or a refusal. `heir`: the link that has replaced `link`,
-        when that one is closing."""
-        if message.in_reply_to:
-            return self._on_reply(link, message)
-        peer = link.peer
-        assert peer is not None
-        if message.channel is Channel.REFUSAL:
-            return [Fault(CloseReason.PROTOCOL, "a refusal of nothing")]
-        if not message.wants_reply:
-            delivered = self.one_way(link, message)
-            return [] if delivered is None else [delivered]
-        if link.purpose not in _MAY_CONVERSE:
-            self.counts["not allowed"] += 1
-            text = "links of this purpose carry no application messages"
-            return [self._refusal(link, message.id, RefusalCode.NOT_ALLOWED, text, now)]
-        over = link if link.is_open else heir
-        if over is None:
-            self.counts["too late"] += 1  # its answer would find no way back
-            return []
-        if self._served[peer] >= self._config.served_per_peer_max:
-            self.counts["busy"] += 1
-            text = "too many requests are being answered"
-            return [self._refusal(over, message.id, RefusalCode.BUSY, text, now)]
-        if (link.number, message.id) in self._serving:
-            return [Fault(CloseReason.PROTOCOL, "a request's id is used twice")]
-        self.counts["asked"] += 1
-        self._serving[link.number, message.id] = over
-        self._served[peer] += 1
-        return [Ask(link.number, message.id, peer, message.type, message.content, message.body)]
-
-    def one_way(self, link: Link, message: Message) -> Deliver | None:
-        """A message that neither is a reply nor wants one; None when the link may not carry it."""
-        assert link.peer is not None
-        if link.purpose not in _MAY_CONVERSE:
-            self.counts["not allowed"] += 1
-            return None
-        self.counts["received"] += 1
-        return Deliver(Delivery(link.peer, message.body, message.content, False, message.type))
-
-    def link_gone(self, link: Link, heir: Link | None = None) -> list[DispatchEffect]:
-        """A link has ended. Without an heir to the same peer nobody answers over it any more, and
-        nobody waits for our answers."""
-        gone: list[DispatchEffect] = []
-        for id in [i for i, asked in self._asked.items() if asked is link]:
-            if heir is not None:
-                self._asked[id] = heir
-                continue
-            self.abandon(id)
-            gone.append(Unanswered(id, Why.LINK_LOST))
-        for key in [k for k, over in self._serving.items() if over is link]:
-            if heir is not None:
-                self._serving[key] = heir
-            else:
-                self._done(*key)
-                gone.append(AskGone(*key))
-        return gone
-
-    def tick(self, request: int) -> list[DispatchEffect]:
-        """A request's deadline has come."""
-        if self._asked.pop(request, None) is None:
-            return []
-        self.counts["timed out"] += 1
-        return [Unanswered(request, Why.TIMED_OUT)]
-
-    # What the above share.
-
-    def _on_reply(self, link: Link, message: Message) -> list[DispatchEffect]:
-        asked = self._asked.get(message.in_reply_to)
-        if asked is None or asked.peer != link.peer:
-            self.counts["unasked replies"] += 1
-            return []
-        self.abandon(message.in_reply_to)
-        if message.channel is not Channel.REFUSAL:
-            self.counts["answered"] += 1
-            return [Answered(message.in_reply_to, message.content, message.body)]
+    def refused(self, id: int, party: Counterparty, refusal: Refusal, regards: int = 0) -> bool:
+        """A refusal has come. False: nothing of the kind was ever asked here."""
+        if not self._ends(id, party):
+            return self._is_late(id, regards)
         self.counts["refused"] += 1
-        try:
-            refusal = decode_refusal(message.body)
-        except MalformedFrame as error:
-            why = Unanswered(message.in_reply_to, Why.LINK_LOST)
-            return [why, Fault(CloseReason.MALFORMED, str(error))]
-        return [Unanswered(message.in_reply_to, Why.REFUSED, refusal.code, printable(refusal.text))]
+        self._out.append(Unanswered(id, Why.REFUSED, refusal.code, refusal.text))
+        return True
 
-    def _done(self, link: int, request: int) -> Link | None:
-        asker = self._serving.pop((link, request), None)
-        if asker is not None and asker.peer is not None:
-            self._served[asker.peer] -= 1
-            if not self._served[asker.peer]:
-                del self._served[asker.peer]
-        return asker
+    def tick(self, id: int) -> None:
+        """A request's deadline has come."""
+        if self.abandon(id):
+            self.counts["timed out"] += 1
+            self._out.append(Unanswered(id, Why.TIMED_OUT))
 
-    def _refusal(
-        self, link: Link, request: int, code: RefusalCode, text: str, now: float
-    ) -> Transmit:
-        body = encode(Refusal(int(code), text))
-        message = Message(
-            self._new_id(), int(now * 1e6), Channel.REFUSAL, body, in_reply_to=request
+    # Requests of others.
+
+    def is_full_for(self, party: Counterparty) -> bool:
+        """Whether so many requests of a peer are being answered that no more are."""
+        return party.served >= self._config.served_per_peer_max
+
+    def asked(
+        self, party: Counterparty, message: Message, sent_at: float, received_at: float
+    ) -> bool:
+        """A peer asks. False: too many are being answered, or it uses an id twice."""
+        if self.is_full_for(party):
+            self.counts["busy"] += 1
+            return False
+        key = (party.peer, message.id)
+        if key in self.serving:
+            return False
+        self.counts["asked"] += 1
+        self.serving[key] = party
+        party.served += 1
+        self._out.append(
+            Ask(
+                party.peer,
+                message.id,
+                message.type,
+                message.content,
+                message.body,
+                sent_at,
+                received_at,
+            )
         )
-        return Transmit(link, message)
+        return True
 
-    def _message(
-        self,
-        content: ContentType,
-        body: bytes,
-        now: float,
-        *,
-        type: str = "",
-        in_reply_to: int = 0,
-        wants_reply: bool = False,
-    ) -> Message:
-        return Message(
-            self._new_id(),
-            int(now * 1e6),
-            Channel.APPLICATION,
-            body,
-            in_reply_to,
-            0,
-            content,
-            type,
-            wants_reply,
-        )
+    def done(self, peer: PeerId, id: int) -> Counterparty | None:
+        """A request is answered, or will not be: to whom that goes; None when nobody waits."""
+        party = self.serving.pop((peer, id), None)
+        if party is not None:
+            party.served -= 1
+        return party
+
+    # Both.
+
+    def lost(self, party: Counterparty, why: Why, text: str) -> None:
+        """There is no link to a peer any more: it answers nothing, and waits for nothing."""
+        for id in [i for i, asked in self.waiting.items() if asked.party is party]:
+            if self.waiting[id].conversation == 0:
+                self.abandon(id)
+                self._out.append(Unanswered(id, why, 0, text))
+        for peer, id in [key for key, asker in self.serving.items() if asker is party]:
+            self.done(peer, id)
+            self._out.append(AskGone(peer, id))
+
+    def conversation_gone(
+        self, conversation: Conversation, why: Why | None, code: int, text: str
+    ) -> None:
+        """Whatever was asked in a conversation that is over has no reply."""
+        if conversation.kind is Kind.REQUEST:
+            if why is not None and conversation.is_mine and self.abandon(conversation.id):
+                self._out.append(Unanswered(conversation.id, why, code, text))
+            return
+        if not conversation.party.asked:
+            return
+        number = conversation.number
+        for id in [i for i, asked in self.waiting.items() if asked.conversation == number]:
+            self.abandon(id)
+            self._out.append(Unanswered(id, why or Why.LINK_LOST, code, text))
+
+    def _ends(self, id: int, party: Counterparty) -> bool:
+        """Whether a reply from this peer ends a request that waits; if so, it waits no more."""
+        asked = self.waiting.get(id)
+        if asked is None or asked.party is not party:
+            return False
+        self.abandon(id)
+        self._over[id] = True
+        return True
+
+    def _is_late(self, id: int, regards: int) -> bool:
+        # In a conversation an id may be of a message that wanted no reply.
+        if self._over.get(id):
+            self.counts["duplicate replies"] += 1
+        elif id in self._over or (not regards and self._first_id <= id <= self._last_id):
+            self.counts["late replies"] += 1
+        else:
+            self.counts["unasked replies"] += 1
+            return False
+        return True

@@ -51,4 +51,28 @@ class Tell(msgspec.Struct, frozen=True, gc=False):
     event: Event
 
 
-OverlayEffect: TypeAlias = Say | Connect | Disconnect | Tell | SavePeer | ForgetPeer
+@final
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A search has brought a peer's signed record."""
+
+    peer: PeerId
+    record: bytes
+    """As it travels; its signature holds."""
+    addresses: tuple[Address, ...]
+    """What it says that can be dialled, `addresses_per_peer_max` at most. By the peer's own word:
+    dial with `expected`."""
+    hops: int
+
+
+@final
+class NotFound(msgspec.Struct, frozen=True, gc=False):
+    """A search has ended without."""
+
+    peer: PeerId
+    why: str
+    """A clause for a person: "nobody asked knows it"."""
+
+
+OverlayEffect: TypeAlias = (
+    Say | Connect | Disconnect | Tell | SavePeer | ForgetPeer | Found | NotFound
+)

@@ -19,6 +19,7 @@ from meshwalk.proto.link import Ended, Link
 from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
 from meshwalk.proto.overlay.carrier import Carrier
 from meshwalk.proto.overlay.effects import Disconnect, OverlayEffect, Say, Tell
+from meshwalk.proto.overlay.finding import Finding
 from meshwalk.proto.overlay.membership import Added, Membership
 from meshwalk.proto.overlay.walks import Walks
 from meshwalk.proto.timers import Timers
@@ -26,8 +27,10 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Hello, Message, Purpose
 from meshwalk.wire.messages import (
     Acquaintances,
+    FindPeer,
     JoinReply,
     JoinRequest,
+    PeerFound,
     SplitReply,
     SplitRequest,
     decode_overlay,
@@ -55,6 +58,14 @@ class OverlayStatistics(msgspec.Struct, frozen=True):
     """How own walks ended, by outcome."""
     others_walks: dict[str, int]
     """What was done with others' requests."""
+    finds_under_way: int
+    """Own searches for a peer."""
+    finds_carried: int
+    """Of others, waiting for their answer."""
+    own_finds: dict[str, int]
+    """How own searches ended, by outcome."""
+    others_finds: dict[str, int]
+    """What was done with others' questions."""
 
 
 class Overlay:
@@ -97,6 +108,17 @@ class Overlay:
             timers,
             self._out,
         )
+        self.finding = Finding(
+            self.membership,
+            self.book,
+            config,
+            signatures,
+            own_record,
+            new_id,
+            rng,
+            timers,
+            self._out,
+        )
         self._signatures = signatures
         self._config = config
         self._new_id = new_id
@@ -113,6 +135,24 @@ class Overlay:
         """Join the network through this entry."""
         self.walks.enter(address, expected, now)
         return self._flush()
+
+    def find(self, peer: PeerId, now: float) -> list[OverlayEffect]:
+        """Ask the network for a peer's record; `Found` or `NotFound` follows, now or later."""
+        self.finding.find(peer, now)
+        return self._flush()
+
+    def addresses_of(self, peer: PeerId) -> list[Address]:
+        """Where to dial a peer that the application names, the address that worked last first.
+
+        Whatever it signed counts, as in records that acquaintances tell of: we dial for its key.
+        """
+        entry = self.book.entries.get(peer)
+        if entry is None:
+            return []
+        limit = self._config.addresses_per_peer_max
+        record = self._genuine(entry.blob, peer) if entry.blob else None
+        signed = record.parsed_addresses() if record is not None else ()
+        return list(dict.fromkeys([*entry.to_try(limit), *signed]))[:limit]
 
     def start(self, known: list[BookEntry], now: float) -> list[OverlayEffect]:
         """Take over what the store kept, and try to join by it."""
@@ -173,6 +213,7 @@ class Overlay:
         if not self._is_leaving:
             self.carrier.link_gone(link, ended.reason, now)
             self.walks.link_gone(link, now)
+            self.finding.link_gone(link, now)
             self._attempt_ended(link.attempt, ended, now)
             self.walks.refill(now)
         return self._flush()
@@ -209,11 +250,16 @@ class Overlay:
             self.carrier.split_refused(link, message.in_reply_to, now)
         elif type(body) is Acquaintances:
             self._on_acquaintances(link, body, now)
+        elif type(body) is FindPeer:
+            self.finding.asked(link, message.id, body, now)
+        elif type(body) is PeerFound:
+            self.finding.answered(link, message.in_reply_to, body, now)
         return self._flush()
 
     def tick(self, now: float) -> list[OverlayEffect]:
         """A timer of the overlay has come due."""
         self.carrier.expire(now)
+        self.finding.expire(now)
         self.walks.tick(now)
         return self._flush()
 
@@ -222,6 +268,7 @@ class Overlay:
         self._is_leaving = True
         self.walks.stop()
         self.carrier.stop()
+        self.finding.stop()
         for neighbour in self.membership.neighbours.values():
             rtt_s = neighbour.link.round_trips.mean_s
             self._out += self.book.worked(neighbour.peer, None, rtt_s, now)
@@ -239,6 +286,10 @@ class Overlay:
             book_evicted=self.book.evicted,
             own_walks=_plain(self.walks.counts),
             others_walks=_plain(self.carrier.counts),
+            finds_under_way=len(self.finding.searches),
+            finds_carried=len(self.finding.carried),
+            own_finds=_plain(self.finding.own),
+            others_finds=_plain(self.finding.others),
         )
 
     # Steps.

@@ -32,7 +32,7 @@ from meshwalk.sim.experiments.broadcast_cost_report import (
 )
 from meshwalk.sim.node import Behaviour, Observer, SimNode
 from meshwalk.sim.percentiles import percentile
-from meshwalk.wire.frames import Channel, Close, Frame, Hello, Ping, Pong
+from meshwalk.wire.frames import Channel, Close, Credit, Frame, Hello, Ping, Pong
 from meshwalk.wire.messages import decode_broadcast
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def kind_of(frame: Frame) -> str:
         return PINGS
     if isinstance(frame, Hello | Close):
         return LINKS
+    if isinstance(frame, Credit):
+        return str(Channel.APPLICATION.name.lower())
     if frame.channel is not Channel.BROADCAST:
         return str(frame.channel.name.lower())
     try:

@@ -1,0 +1,1 @@
+"""Messages between the applications of two peers: one way, requests, and conversations."""

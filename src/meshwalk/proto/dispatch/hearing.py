@@ -1,0 +1,364 @@
+"""What peers say in conversations: put in order, counted against credit, and given to whom it is
+for.
+
+Reply-to comes first, then what a message regards. What regards a conversation that is not known
+here is refused, unless it has ended here lately. Hostile input ends in a `Fault`, a refusal or a
+count.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshwalk.events import Delivery
+from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
+from meshwalk.proto.dispatch.effects import DispatchEffect, Fault
+from meshwalk.proto.dispatch.requests import Requests
+from meshwalk.proto.dispatch.sending import Sending
+from meshwalk.proto.dispatch.table import Table
+from meshwalk.proto.effects import (
+    ConversationEnded,
+    ConversationHeard,
+    ConversationOpened,
+    ConversationRefused,
+    Deliver,
+    Effect,
+    Why,
+)
+from meshwalk.proto.link import Link
+from meshwalk.wire.frames import (
+    MARK_ENDS,
+    MARK_MORE,
+    MARK_OPENS,
+    MARK_UNRELIABLE,
+    MARK_YOURS,
+    PART_COST_BYTES,
+    CloseReason,
+    Credit,
+    Message,
+)
+from meshwalk.wire.messages import Refusal, RefusalCode
+
+_SPECIAL: Final = MARK_MORE | MARK_ENDS | MARK_OPENS | MARK_UNRELIABLE
+
+
+class Hearing:
+    """The side of conversations that listens."""
+
+    def __init__(
+        self,
+        table: Table,
+        requests: Requests,
+        sending: Sending,
+        out: list[Effect],
+        wanted: list[DispatchEffect],
+    ) -> None:
+        self.unix_offset_s = 0.0
+        self._table = table
+        self._config = table.config
+        self._requests = requests
+        self._sending = sending
+        self._out = out
+        self._wanted = wanted
+
+    # Inputs.
+
+    def receive(self, party: Counterparty, link: Link, message: Message, now: float) -> None:
+        """A part of what a peer says in some conversation."""
+        marks = message.marks
+        key = message.in_regards_to * 2 + (1 if marks & MARK_YOURS else 0)
+        conversation = party.conversations.get(key) if message.in_regards_to else None
+        if conversation is None:
+            conversation = self._known(party, link, message, now)
+            if conversation is None:
+                return
+        if marks & MARK_UNRELIABLE:
+            self._hear_unreliable(conversation, link, message, now)
+            return
+        conversation.is_known = True  # whoever speaks in it knows of it: if not later, it restarted
+        incoming = conversation.incoming
+        window, shared = incoming.window, party.shared_in
+        cost = len(message.body) + PART_COST_BYTES
+        ready: list[Message] | None = None
+        if message.sequence == incoming.expected and incoming.parked is None:
+            incoming.expected += 1
+        else:
+            ready = incoming.in_order(message)
+            if ready is None:
+                self._table.counts["duplicates"] += 1
+                self._table.owe(conversation, now)
+                return
+        # What the sender knows to be outstanding, at the least: so it cannot be in the wrong.
+        outstanding = window.received - window.told
+        if not window.receive(cost, now) or not shared.take(outstanding, cost):
+            window.received = window.told + outstanding
+            self._breach(link, "more was said than there was credit for")
+            return
+        if ready is None:
+            if not marks & _SPECIAL and incoming.parts is None and not incoming.has_ended:
+                self._hear(conversation, link, message, cost, now)
+            else:
+                self._hear_part(conversation, link, message, now)
+            return
+        for part in ready:
+            if conversation.number in self._table.open_now:  # else it has ended by one of them
+                self._hear_part(conversation, link, part, now)
+
+    def credited(self, party: Counterparty, link: Link, credit: Credit, now: float) -> None:
+        """A peer says how much more it can take."""
+        is_mine = credit.is_yours
+        if not credit.in_regards_to:
+            self._breach(link, "credit in regard to nothing")
+            return
+        conversation = party.conversations.get(credit.in_regards_to * 2 + is_mine)
+        if conversation is None:
+            self._table.counts["late credit"] += 1
+            text = "no such conversation is known here"
+            code = RefusalCode.NO_CONVERSATION
+            self._table.refuse(party, credit.in_regards_to, is_mine, code, text, now)
+            return
+        outgoing = conversation.outgoing
+        before = outgoing.allowance.outstanding
+        if not outgoing.heard(credit):
+            self._breach(link, "credit for what was never said")
+            return
+        conversation.is_known = True
+        after = outgoing.allowance.outstanding
+        if after != before:
+            party.shared_out.change(before, after)
+            if party.starved:
+                self._sending.feed_starved(party)
+        if not self._table.forget_if_over(conversation, now):
+            self._sending.list(conversation)
+            if conversation.is_left and conversation.incoming.window.held:
+                self._tell_left(conversation, now)
+        if party.turns:
+            self._sending.pump(party, now)
+
+    def refused(self, party: Counterparty, message: Message, refusal: Refusal, now: float) -> None:
+        """A peer has refused a conversation, or left it, or one message of it."""
+        is_mine = bool(message.marks & MARK_YOURS)
+        conversation = party.conversations.get(message.in_regards_to * 2 + is_mine)
+        if conversation is None:
+            self._table.counts["late refusals"] += 1
+            return
+        if message.in_reply_to:
+            self._out.append(
+                ConversationRefused(
+                    conversation.number, message.in_reply_to, refusal.code, refusal.text
+                )
+            )
+            return
+        if refusal.code == RefusalCode.NO_CONVERSATION:
+            self._is_unknown(conversation, refusal, now)
+            return
+        self._table.counts["refused"] += 1
+        self._table.end(conversation, now, Why.REFUSED, refusal.code, refusal.text)
+
+    # Steps.
+
+    def _tell_left(self, conversation: Conversation, now: float) -> None:
+        """Tell a peer that goes on saying something that nobody listens, when it has heard all."""
+        if conversation.outgoing.is_over:
+            text = "the peer has left the conversation"
+            self._table.break_off(conversation, RefusalCode.CANCELLED, text, now)
+
+    def _breach(self, link: Link, text: str) -> None:
+        self._wanted.append(Fault(link, CloseReason.PROTOCOL, text))
+
+    def _known(
+        self, party: Counterparty, link: Link, message: Message, now: float
+    ) -> Conversation | None:
+        """The conversation that a first part opens; None, and refused, when it opens none."""
+        id, marks = message.in_regards_to, message.marks
+        is_mine = bool(marks & MARK_YOURS)
+        is_first = message.sequence == 1 and not marks & MARK_UNRELIABLE
+        if id == 0:
+            id = message.id
+            if id == 0 or is_mine or not is_first:
+                self._breach(link, "a part that opens nothing and regards nothing")
+                return None
+            if (present := party.conversations.get(id * 2)) is not None:
+                return present  # it came before, over another link
+            if (party.peer, id * 2) not in self._table.finished:
+                return self._opened(party, message, now)
+        elif is_mine and is_first and self._requests.awaits(id, party):
+            return self._table.add(party, id, is_mine=True, kind=Kind.REQUEST)
+        self._table.counts["unknown conversation"] += 1
+        code, text = RefusalCode.NO_CONVERSATION, "no such conversation is known here"
+        self._table.refuse(party, id, is_mine, code, text, now)
+        return None
+
+    def _opened(self, party: Counterparty, message: Message, now: float) -> Conversation | None:
+        kind = Kind.REQUEST if message.wants_reply else Kind.ONE_WAY
+        if message.marks & MARK_OPENS:
+            kind = Kind.CONVERSATION
+        conversation = self._table.add(party, message.id, is_mine=False, kind=kind)
+        if conversation is None:
+            self._table.counts["busy"] += 1
+            text = "too many conversations are open"
+            self._table.refuse(party, message.id, False, RefusalCode.BUSY, text, now)
+            return None
+        conversation.type = message.type
+        conversation.is_known = True
+        return conversation
+
+    def _hear_part(self, conversation: Conversation, link: Link, part: Message, now: float) -> None:
+        incoming = conversation.incoming
+        if incoming.has_ended:
+            self._breach(link, "something was said after the end of a conversation")
+            return
+        if part.marks & MARK_ENDS:
+            if not conversation.is_heard or incoming.parts is not None:
+                self._breach(link, "a conversation ends within a message")
+                return
+            incoming.has_ended = True
+            # What an end has left unread is given back now: the peer waits for nothing else.
+            left = incoming.window.held if conversation.is_left else 0
+            incoming.window.take(max(left, PART_COST_BYTES + len(part.body)))
+            if not conversation.is_left:
+                self._out.append(ConversationEnded(conversation.number))
+            if not self._table.forget_if_over(conversation, now):
+                self._table.tell(conversation, now)
+            return
+        before = incoming.parts_cost + incoming.window.ahead
+        whole = incoming.put_together(part)
+        party = conversation.party
+        party.assembling += incoming.parts_cost + incoming.window.ahead - before
+        size = incoming.parts_cost - PART_COST_BYTES * len(incoming.parts or ())
+        if whole is not None:
+            size = len(whole[0].body)
+        if size > self._config.message_bytes_max:
+            self._table.counts["too big"] += 1
+            text = "the message is too long"
+            self._table.break_off(conversation, RefusalCode.TOO_BIG, text, now, Why.REFUSED)
+        elif party.assembling > self._config.assembling_bytes_max:
+            self._table.counts["busy"] += 1
+            text = "too much is unread already"
+            self._table.break_off(conversation, RefusalCode.BUSY, text, now, Why.REFUSED)
+        elif whole is not None:
+            self._hear(conversation, link, whole[0], whole[1], now)
+        elif self._table._is_worth_telling(conversation):
+            self._table.tell(conversation, now)
+        elif incoming.window.owed:
+            self._table.owe(conversation, now)
+
+    def _hear(
+        self, conversation: Conversation, link: Link, message: Message, cost: int, now: float
+    ) -> None:
+        """A whole message whose turn it is. Reply-to comes first, then what it regards."""
+        conversation.incoming.unread += 1
+        sent_at = message.sent_at_us * 1e-6 + link.peer_epoch_s + self.unix_offset_s
+        received_at = now + self.unix_offset_s
+        is_reply = message.in_reply_to and self._requests.answered(
+            message.in_reply_to, conversation.party, message
+        )
+        if is_reply:
+            pass  # nobody else is to hear it
+        elif conversation.is_left:
+            # Not given back, so that a peer that goes on and on has to stop.
+            conversation.incoming.unread -= 1
+            self._tell_left(conversation, now)
+            return
+        elif conversation.is_heard:
+            self._out.append(
+                ConversationHeard(
+                    conversation.number,
+                    message.id,
+                    message.type,
+                    message.content,
+                    message.body,
+                    cost,
+                    message.wants_reply,
+                    sent_at,
+                    received_at,
+                )
+            )
+            return
+        elif not conversation.is_mine:
+            self._hear_first(conversation, message, sent_at, received_at, now)
+        self._table.took(conversation, 1, cost, now)
+        self._table.forget_if_over(conversation, now)
+
+    def _hear_first(
+        self,
+        conversation: Conversation,
+        message: Message,
+        sent_at: float,
+        received_at: float,
+        now: float,
+    ) -> None:
+        """The whole message that a peer has opened a conversation with: it says what for."""
+        party = conversation.party
+        if conversation.kind is Kind.CONVERSATION:
+            conversation.is_heard = True
+            self._table.counts["accepted"] += 1
+            self._out.append(
+                ConversationOpened(
+                    conversation.number,
+                    party.peer,
+                    conversation.id,
+                    message.type,
+                    message.content,
+                    message.body,
+                    sent_at,
+                    received_at,
+                )
+            )
+        elif conversation.kind is Kind.ONE_WAY:
+            self._requests.counts["received"] += 1
+            delivery = Delivery(
+                party.peer,
+                message.body,
+                message.content,
+                False,
+                message.type,
+                sent_at=sent_at,
+                received_at=received_at,
+            )
+            self._out.append(Deliver(delivery))
+        elif (party.peer, conversation.key) in self._table.finished:
+            # Said again over another link: this conversation is that of the answer already.
+            self._table.counts["duplicates"] += 1
+        elif not self._requests.asked(party, message, sent_at, received_at):
+            text = "too many requests are being answered"
+            self._table.refuse_message(party, message.id, RefusalCode.BUSY, text, now, 0, 0)
+
+    def _hear_unreliable(
+        self, conversation: Conversation, link: Link, message: Message, now: float
+    ) -> None:
+        incoming = conversation.incoming
+        cost = len(message.body) + PART_COST_BYTES
+        window = incoming.window
+        has_room = window.held + window.ahead + cost <= window.size
+        if (
+            not has_room
+            or conversation.is_left
+            or not conversation.is_heard
+            or incoming.has_ended
+            or len(message.body) > self._config.packet_bytes_max
+        ):
+            self._table.counts["unreliable dropped"] += 1
+            return
+        window.ahead += cost
+        conversation.party.assembling += cost
+        self._hear(conversation, link, message, cost, now)
+
+    def _is_unknown(self, conversation: Conversation, refusal: Refusal, now: float) -> None:
+        """The peer knows nothing of a conversation."""
+        outgoing = conversation.outgoing
+        has_said_all = outgoing.backlog is None
+        if conversation.kind is not Kind.CONVERSATION and has_said_all and conversation.is_known:
+            # It has heard all, and its credit was lost with a link.
+            self._table.end(conversation, now)
+        elif outgoing.has_ended and conversation.incoming.has_ended and has_said_all:
+            self._table.end(conversation, now)
+        elif not conversation.is_known and not conversation.is_retried and not outgoing.again:
+            # A later part has overtaken the first, over another link.
+            conversation.is_retried = True
+            outgoing.send_again()
+            self._sending.list(conversation)
+            self._sending.pump(conversation.party, now)
+        else:
+            self._table.counts["forgotten by the peer"] += 1
+            self._table.end(conversation, now, Why.REFUSED, refusal.code, refusal.text)

@@ -1,0 +1,182 @@
+"""The conversations of one node, and the steps that saying and hearing share. Decides no protocol.
+
+Whatever a conversation holds it gives back in `forget`: its place in the tables, its timers, the
+credit that it shares with others, its turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from meshwalk.config import ConversationConfig
+from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
+from meshwalk.proto.dispatch.outgoing import Saying
+from meshwalk.proto.dispatch.requests import Requests
+from meshwalk.proto.dispatch.sending import Sending
+from meshwalk.proto.effects import ConversationOver, ConversationRoom, Effect, Why
+from meshwalk.proto.timers import Timers
+from meshwalk.wire.frames import FLOOR_BYTES, MARK_YOURS, Credit
+from meshwalk.wire.peerid import PeerId
+
+TIMER: Final = "conversation"
+CREDIT_TIMER: Final = "credit"
+
+
+class Table:
+    """All conversations of one node."""
+
+    def __init__(
+        self,
+        config: ConversationConfig,
+        requests: Requests,
+        sending: Sending,
+        refuse_message: Callable[[Counterparty, int, int, str, float, int, int], None],
+        timers: Timers,
+        out: list[Effect],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.open_now: dict[int, Conversation] = {}
+        """All of them, by this node's own number."""
+        self.finished: dict[tuple[PeerId, int], None] = {}
+        """Peers' conversations that have ended here lately, oldest first: what is said again in
+        one, over another link, opens no new one."""
+        self.config = config
+        self.refuse_message = refuse_message
+        self._requests = requests
+        self._sending = sending
+        self._timers = timers
+        self._out = out
+        self._next_number = 1
+
+    def add(
+        self, party: Counterparty, id: int, *, is_mine: bool, kind: Kind
+    ) -> Conversation | None:
+        """One more conversation; None: there are too many."""
+        config = self.config
+        if (
+            len(party.conversations) >= config.per_peer_max
+            or len(self.open_now) >= config.total_max
+        ):
+            return None
+        number = self._next_number
+        self._next_number += 1
+        conversation = Conversation(
+            party, number, id, is_mine=is_mine, kind=kind, window_max=config.window_bytes_max
+        )
+        party.conversations[conversation.key] = conversation
+        self.open_now[number] = conversation
+        return conversation
+
+    def forget_if_over(self, conversation: Conversation, now: float) -> bool:
+        """Forget a conversation that has come to its end: true if it has."""
+        if not conversation.is_over or conversation.number not in self.open_now:
+            return False
+        window = conversation.incoming.window
+        if window.owed:
+            self.tell(conversation, now)
+        self.end(conversation, now)
+        return True
+
+    def end(
+        self,
+        conversation: Conversation,
+        now: float,
+        why: Why | None = None,
+        code: int = 0,
+        text: str = "",
+    ) -> None:
+        """Forget a conversation, and let others use the credit that it held."""
+        self.forget(conversation, why, code, text)
+        if conversation.party.turns:
+            self._sending.pump(conversation.party, now)
+
+    def forget(
+        self, conversation: Conversation, why: Why | None = None, code: int = 0, text: str = ""
+    ) -> None:
+        """Free all that a conversation holds, and say so to the application if it knows of it."""
+        party = conversation.party
+        if self.open_now.pop(conversation.number, None) is None:
+            return
+        key = conversation.key
+        del party.conversations[key]
+        self._timers.cancel((TIMER, conversation.number))
+        outgoing, window = conversation.outgoing, conversation.incoming.window
+        party.shared_out.change(outgoing.allowance.outstanding, 0)
+        party.shared_in.change(window.received - window.told, 0)
+        party.assembling -= conversation.incoming.parts_cost + window.ahead
+        outgoing.drop()
+        for table in (party.starved, party.owing):
+            if table is not None:
+                table.pop(key, None)
+        if party.starved:
+            self._sending.feed_starved(party)
+        if not conversation.is_mine:
+            self.finished[party.peer, key] = None
+            if len(self.finished) > self.config.finished_max:
+                del self.finished[next(iter(self.finished))]
+        self._requests.conversation_gone(conversation, why, code, text)
+        if conversation.is_heard:
+            if conversation.is_told_full:
+                self._out.append(ConversationRoom(conversation.number))
+            self._out.append(ConversationOver(conversation.number, why, code, text))
+
+    def put(self, conversation: Conversation, saying: Saying, now: float) -> None:
+        """Say something, when it is its turn."""
+        conversation.outgoing.put(saying)
+        if conversation.number in self.open_now:
+            self._sending.list(conversation)
+            self._sending.pump(conversation.party, now)
+
+    def refuse(
+        self, party: Counterparty, id: int, is_mine: bool, code: int, text: str, now: float
+    ) -> None:
+        """Tell the peer that a conversation, known here or not, is not, or is over."""
+        self.refuse_message(party, 0, code, text, now, id, 0 if is_mine else MARK_YOURS)
+
+    def break_off(
+        self, conversation: Conversation, code: int, text: str, now: float, why: Why | None = None
+    ) -> None:
+        """End a conversation at once, both ways, for a reason that the peer is told."""
+        self.refuse(conversation.party, conversation.id, conversation.is_mine, int(code), text, now)
+        self.end(conversation, now, why, int(code), text)
+
+    def took(self, conversation: Conversation, messages: int, cost: int, now: float) -> None:
+        """Give back to the sender what has been read."""
+        incoming, party = conversation.incoming, conversation.party
+        ahead = incoming.window.ahead
+        incoming.read(messages, cost)
+        party.assembling += incoming.window.ahead - ahead
+        if self._is_worth_telling(conversation):
+            self.tell(conversation, now)
+        elif incoming.window.owed:
+            self.owe(conversation, now)
+
+    def _is_worth_telling(self, conversation: Conversation) -> bool:
+        window = conversation.incoming.window
+        return window.should_tell() or (
+            conversation.party.shared_in.is_scarce and window.owed * 4 >= FLOOR_BYTES
+        )
+
+    def tell(self, conversation: Conversation, now: float) -> None:
+        """Tell the peer how much has been taken, and how much more may come."""
+        party, window = conversation.party, conversation.incoming.window
+        if party.owing is not None:
+            party.owing.pop(conversation.key, None)
+        if party.link is None:
+            return  # it is told when there is one again
+        before = window.received - window.told
+        taken, held, more = window.tell(now, party.link.rtt_s)
+        party.shared_in.change(before, held)
+        credit = Credit(conversation.id, not conversation.is_mine, taken, held, more)
+        self._sending.now(party.link, credit, now)
+
+    def owe(self, conversation: Conversation, now: float) -> None:
+        """Tell it soon, together with what other conversations owe by then."""
+        party = conversation.party
+        if party.owing is None:
+            party.owing = {}
+        if not party.owing:
+            self._timers.set((CREDIT_TIMER, party.peer), now + self.config.tell_after_s)
+        party.owing[conversation.key] = conversation

@@ -1,0 +1,1 @@
+"""Tests of the machines for what applications say to each other."""
