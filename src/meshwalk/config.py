@@ -251,8 +251,9 @@ class ConversationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long what has been read may stay untold when the window has no need of it. guess."""
     linger_s: float = 30.0
     """How long a conversation that was closed here waits for the peer to end it, too. guess."""
-    finished_max: int = 8192
-    """Peers' conversations whose end is remembered, so that what comes late is known. guess."""
+    finished_max: int = 1024
+    """Conversations with one peer whose end is remembered, so that what comes late is known.
+    guess."""
     answered_max: int = 4096
     """Own requests whose reply is remembered, so that a second one is known. guess."""
     packet_bytes_max: int = 1200

@@ -313,9 +313,40 @@ def timers(scene: Scene) -> None:
         scene.a.core.timers.set(("link", 1000 + number), 1e9)
 
 
+def conversation(scene: Scene) -> None:
+    assert scene.a.open(scene.b.id, "talk", b"") is not None
+
+
+def wanted_peer(scene: Scene) -> None:
+    scene.a.reach(STRANGER)
+
+
+def stranger(scene: Scene) -> None:
+    scene.a.core.dispatch.party(STRANGER)
+
+
+def shared_credit(scene: Scene) -> None:
+    scene.a.core.dispatch.party(scene.b.id).shared_out.used = 5
+
+
+def assembled(scene: Scene) -> None:
+    scene.a.core.dispatch.party(scene.b.id).assembling = 7
+
+
+def deadline(scene: Scene) -> None:
+    scene.a.core.timers.set(("conversation", 9), 1e9)
+
+
 @pytest.mark.parametrize(
     ("break_it", "text"),
     [
+        (conversation, "1 conversations are left over"),
+        (wanted_peer, "1 peers to be reached are left over"),
+        (wanted_peer, "1 searches are left over"),
+        (stranger, "1 peers without a link that something is kept for are left over"),
+        (shared_credit, "5 bytes of shared credit used are left over"),
+        (assembled, "7 bytes of unread messages are left over"),
+        (deadline, "1 timers of dispatch are left over"),
         (half_open, "1 half-open links are left over"),
         (dial, "1 dials are left over"),
         (place, "1 promised places are left over"),

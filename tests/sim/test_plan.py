@@ -24,6 +24,31 @@ def test_all_that_may_happen_is_drawn() -> None:
     assert any(not plan.steps for plan in PLANS)
 
 
+def test_conversations_are_drawn_and_whatever_limits_them() -> None:
+    talkative = [plan for plan in PLANS if plan.conversations_per_s]
+    assert 0.6 < len(talkative) / len(PLANS) < 0.9
+    assert any(not plan.to_anyone for plan in talkative)
+    assert any(plan.to_anyone for plan in talkative)
+    assert any(plan.config.pacing.is_on for plan in talkative)
+    assert any(plan.config.conversations.per_peer_max < 10 for plan in talkative)
+    longer = [
+        plan
+        for plan in talkative
+        if plan.conversation_bytes_max > plan.config.conversations.part_bytes_max
+    ]
+    assert len(longer) > 20, "some have messages that go in parts"
+
+
+def said(plan: Plan) -> float:
+    """About how many bytes in conversations."""
+    count = plan.conversations_per_s * plan.duration_s * plan.conversation_messages_max
+    return count * 0.15 * plan.conversation_bytes_max / 2
+
+
+def test_no_conversation_is_too_dear() -> None:
+    assert max(said(plan) for plan in PLANS) < 50_000_000
+
+
 def test_whole_kinds_of_faults_are_left_out_of_a_run() -> None:
     long = [plan for plan in PLANS if len(plan.steps) > 20]
     kinds = [len({step.fault for step in plan.steps}) for plan in long]

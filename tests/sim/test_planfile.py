@@ -20,6 +20,18 @@ def test_a_plan_is_the_same_after_writing(tmp_path: Path, seed: int) -> None:
     assert read_plan(file) == plan_of(seed)
 
 
+def test_a_plan_from_before_there_were_conversations(tmp_path: Path) -> None:
+    plan = json.loads(as_json(plan_of(1)))
+    for name in [name for name in plan if name.startswith("conversation") or name == "to_anyone"]:
+        del plan[name]
+    for name in ("conversations", "pacing", "reach"):
+        del plan["config"][name]
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    read = read_plan(file)
+    assert (read.conversations_per_s, read.to_anyone) == (0.0, 0.0)
+
+
 def refused(tmp_path: Path, data: bytes) -> str:
     file = tmp_path / "plan.json"
     file.write_bytes(data)
@@ -57,6 +69,11 @@ def test_a_file_that_holds_no_plan(tmp_path: Path, data: bytes) -> None:
             "bursts and rates come to",
         ),
         ({"sends_per_s": -0.5}, "sends_per_s is 0"),
+        ({"conversations_per_s": -0.5}, "conversations_per_s is 0"),
+        ({"conversations_per_s": 1e6}, "bursts and rates come to"),
+        ({"conversation_messages_max": 0}, "conversation_messages_max is 1"),
+        ({"conversation_bytes_max": 1 << 40}, "conversation_bytes_max is 1 to"),
+        ({"to_anyone": 1.5}, "to_anyone is 0 to 1"),
         ({"nodes": [{"joins_at": 0.0, "through": 0, "behaviour": "saint"}]}, "saint"),
         ({"nodes": [{"joins_at": 0.0, "through": 0, "group": 256}]}, "group is 0 to 255"),
         ({"nodes": [{"joins_at": 1e5, "through": 0}]}, "no node joins"),

@@ -13,7 +13,6 @@ import msgspec
 from meshwalk.config import Config
 from meshwalk.errors import (
     InvalidArgument,
-    NotANeighbour,
     NotRunning,
     TimedOut,
     Unreachable,
@@ -441,18 +440,19 @@ class Node:
         return self._inbox.events.subscribe(limit, wanted)
 
     async def ping(self, target: PeerId | str | Address, timeout_s: float = 5.0) -> float:
-        """The round-trip time to a neighbour, or to whoever answers at an address, in seconds.
+        """The round-trip time to any peer, or to whoever answers at an address, in seconds.
 
-        Raises `NotANeighbour`, `Unreachable`, `NotAdmitted`, `TimedOut`.
+        Raises `Unreachable`, `NotAdmitted`, `TimedOut`, `InvalidArgument` (this node itself).
         """
         driver = self._running
         try:
             async with asyncio.timeout(timeout_s):
                 if isinstance(target, PeerId):
-                    link = driver.core.link_of(target)
-                    if link is None:
-                        raise NotANeighbour(f"{target.short} is not a neighbour; ping its address")
-                    return await driver.waiters.ping(link.number)
+                    if target == self.id:
+                        raise InvalidArgument("a node has no way to itself that can be measured")
+                    await driver.waiters.reach(target)
+                    link = driver.core.link_to(target)
+                    return await driver.waiters.ping(link.number if link is not None else 0)
                 address = Address.parse(target) if isinstance(target, str) else target
                 number, _ = await driver.waiters.probe(address, None)
                 try:

@@ -146,7 +146,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_s: float
     body_bytes_max: int
     conversations_per_s: float = 0.0
-    """Opened by the whole network."""
+    """How often somebody opens one, or several at once with the same peer."""
     conversation_messages_max: int = 20
     """What is said by one end."""
     conversation_bytes_max: int = 1000
@@ -295,7 +295,7 @@ def _talkative(plan: Plan, rng: Random) -> Plan:
     conversations = ConversationConfig(
         per_peer_max=rng.choice([4, 65_536, 65_536, 65_536]),
         window_bytes_max=rng.choice([256 << 10, 4 << 20]),
-        shared_window_bytes=rng.choice([256 << 10, 1 << 20, 16 << 20]),
+        shared_window_bytes=rng.choice([256 << 10, 256 << 10, 16 << 20]),
         part_bytes_max=rng.choice([parts_least, 16 << 10, 64 << 10]),
         backlog_bytes=rng.choice([1024, 64 << 10]),
         linger_s=rng.choice([5.0, 30.0]),
@@ -358,7 +358,7 @@ def _affordable(plan: Plan) -> Plan:
     duration_s = plan.duration_s * shorter
     flooded = (burst * smaller + plan.broadcasts_per_s * duration_s) * per_broadcast
     body_bytes_max = min(plan.body_bytes_max, max(100, int(FLOODED_BYTES_MAX / (flooded + 1))))
-    said = plan.conversations_per_s * duration_s * plan.conversation_messages_max
+    said = 2 * plan.conversations_per_s * duration_s * plan.conversation_messages_max
     said_bytes_max = min(plan.conversation_bytes_max, int(SAID_BYTES_MAX / (said / 10 + 1)))
     return msgspec.structs.replace(
         plan,
@@ -373,9 +373,10 @@ def _affordable(plan: Plan) -> Plan:
 
 
 def _frames_per_conversation(plan: Plan) -> float:
-    """About how many: the ends say half of the most, one of seven in parts, and give credit."""
+    """About how many: several are opened at once now and then, the ends say half of the most, one
+    of seven in parts, and give credit."""
     parts = plan.conversation_bytes_max / plan.config.conversations.part_bytes_max
-    return 4 + plan.conversation_messages_max * (1.5 + 0.15 * parts)
+    return 2 * (4 + plan.conversation_messages_max * (1.5 + 0.15 * parts))
 
 
 def _scaled(step: Step, shorter: float, smaller: float) -> Step:

@@ -27,6 +27,7 @@ ASLEEP_LOOK_S: Final = 1.0  # guess: soon enough after its machine woke up
 
 WITH_ITSELF: Final = 0.05  # guess: seldom, as applications that need not know who is who
 WITH_NEIGHBOURS: Final = 0.5  # guess: of conversations, the others are with anyone
+AT_ONCE: Final = (1, 1, 1, 5)  # guess: conversations that are opened with a peer at once
 DOWN: Final = 0.1  # guess: the share of peers that are chosen without regard to whether they run
 
 Rhythm: TypeAlias = tuple[float, Callable[[SimNode], None]]
@@ -117,7 +118,8 @@ class Work:
             peer = self._rng.choice(node.neighbours)
         else:
             peer = self._anyone().id
-        self._talks.open(node, peer)
+        for _ in range(self._rng.choice(AT_ONCE)):
+            self._talks.open(node, peer)
 
     def _anyone(self) -> SimNode:
         """Any node, but seldom one that is down."""

@@ -141,6 +141,8 @@ class RefusalCode(enum.IntEnum):
     """The message is longer than the receiver takes."""
     TOO_LATE = 9
     """The peer's deadline for the conversation has passed."""
+    ENDED = 10
+    """The conversation has come to its end at the receiver: all that was said was heard."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):

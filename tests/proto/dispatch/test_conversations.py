@@ -356,3 +356,63 @@ def test_a_long_request_is_heard_once_though_its_receipt_is_lost(pair: Pair) -> 
     assert server.asked_ids == {id}
     for end in pair.ends:
         check_nothing_is_left(end)
+
+
+def test_a_peer_that_restarted_before_it_had_read_all_is_no_success(pair: Pair) -> None:
+    """Both had said all, but not everything had been read when the peer went away."""
+    mine, theirs = opened(pair)
+    pair.ends[1].end(theirs)
+    pair.deliver_all()
+    pair.ends[0].say(mine, b"never read")
+    pair.ends[0].end(mine)
+    pair.deliver_all()
+    pair.restart(1)
+    pair.flow()
+    assert mine.over is not None
+    assert (mine.over.why, mine.over.code) == (Why.REFUSED, RefusalCode.NO_CONVERSATION)
+
+
+def test_who_left_without_a_link_is_no_offender(pair: Pair) -> None:
+    """The peer cannot know yet that the one conversation holds nothing any more."""
+    pair = Pair(small(shared_window_bytes=FIRST_WINDOW))
+    pair.connect()
+    first, theirs = opened(pair)
+    while not first.is_full:
+        pair.ends[0].say(first, bytes(500))
+    pair.deliver_all()
+    pair.cut_all()
+    pair.ends[0].leave(first)
+    second = pair.ends[0].open(bytes(500))
+    assert second is not None
+    pair.flow()
+    assert not pair.faults
+    assert theirs.over is not None
+    pair.finish()
+
+
+def test_an_opening_that_is_said_again_starts_nothing_at_a_peer_that_restarted(pair: Pair) -> None:
+    mine, theirs = opened(pair, b"start the engine")
+    pair.ends[1].say(theirs, b"it runs")  # so it knows of it, and has not said yet how much it took
+    pair.deliver_all()
+    pair.restart(1)
+    pair.flow()
+    assert mine.over is not None
+    assert not pair.ends[1].talks
+    assert not pair.ends[1].past
+
+
+def test_a_peer_that_goes_on_is_told_that_this_end_has_left(pair: Pair) -> None:
+    mine, theirs = opened(pair)
+    pair.ends[0].say(mine, b"last words")
+    pair.ends[0].close(mine)
+    for _ in range(5):
+        pair.ends[1].say(theirs, b"and another thing")
+    pair.deliver_all()
+    # Not before it has read what was said to it.
+    assert theirs.over is None
+    pair.ends[1].read(theirs)
+    pair.flow()
+    assert theirs.over is not None
+    assert theirs.over.code == RefusalCode.CANCELLED
+    for end in pair.ends:
+        check_nothing_is_left(end)

@@ -160,11 +160,13 @@ def test_more_than_the_window_is_a_breach(pair: Pair) -> None:
     check_nothing_is_left(victim)
 
 
-def test_more_than_all_windows_together_is_a_breach() -> None:
+def test_more_than_all_windows_together_ends_the_conversation_that_it_is_in() -> None:
     pair = hostile_pair(shared_window_bytes=FIRST_WINDOW)
     for id in range(9000, 9003):
         say(pair, part(1, MARK_OPENS, id=id), part(2, body=bytes(3500), regards=id))
-    assert pair.faults == ["more was said than there was credit for"]
+    # It may be that both ends count differently for a moment, after one left another conversation.
+    assert not pair.faults
+    assert len(pair.ends[1].machine.conversations.open_now) == 1
 
 
 def test_credit_for_what_was_never_said_is_a_breach(pair: Pair) -> None:

@@ -323,3 +323,33 @@ def test_paced_conversations_arrive() -> None:
         pair.ends[0].say(talk, bytes(size))
     pair.finish()
     assert sum(talk.heard for talk in pair.ends[1].past) == 6
+
+
+def test_long_replies_go_at_once_as_well() -> None:
+    office = Office(paced(PacingConfig(bytes_per_s=1, burst_bytes=1)), 1)
+    office.send(0, bytes(1000))
+    office.send(0, bytes(1000))
+    asked = Message(1 << 40, 0, Channel.APPLICATION, b"?", wants_reply=True)
+    office.machine.receive(office.links[0], asked, office.now)
+    office.note()
+    (ask,) = [effect for effect in office.effects if type(effect) is Ask]
+    office.went.clear()
+    office.machine.reply(ask.peer, ask.id, BYTES, bytes(3000), office.now)
+    office.note()
+    assert sum(len(w.body) for w in office.went) == 3000
+
+
+def test_unreliable_messages_go_out_when_the_rate_allows_and_never_wait() -> None:
+    office = Office(paced(PacingConfig(bytes_per_s=100, burst_bytes=50)), 1)
+    peer = PeerId(bytes([1]) * 32)
+    number = office.machine.conversations.open(
+        office.machine.party(peer), "t", BYTES, b"", None, office.now
+    )
+    assert number is not None
+    office.note()
+    office.run(5.0)  # the opening is paid for
+    conversations = office.machine.conversations
+    assert conversations.say_unreliably(number, "", BYTES, bytes(50), office.now)
+    assert not conversations.say_unreliably(number, "", BYTES, bytes(50), office.now)
+    office.run(5.0)
+    assert conversations.say_unreliably(number, "", BYTES, bytes(50), office.now)

@@ -44,7 +44,6 @@ class Conversation:
         "is_listed",
         "is_mine",
         "is_retried",
-        "is_starved",
         "is_told_full",
         "key",
         "kind",
@@ -83,8 +82,6 @@ class Conversation:
         self.incoming = Incoming(window_max)
         self.is_listed = False
         """Whether it waits for its turn to send."""
-        self.is_starved = False
-        """Whether it waits for the credit that all conversations with the peer share."""
         self.is_told_full = False
         """Whether the application has been asked to wait."""
         self.is_known = False

@@ -171,7 +171,7 @@ class Conversations:
             or conversation.outgoing.has_ended
             or conversation.outgoing.sequence == 0  # its opening has not gone out yet
             or link.room <= 0
-            or self._sending.is_paced
+            or not self._sending.may_send(conversation.party, now)
         ):
             self._table.counts["unreliable dropped"] += 1
             return False
@@ -189,6 +189,7 @@ class Conversations:
             conversation.marks | MARK_UNRELIABLE,
         )
         link.room -= len(body) + PART_COST_BYTES
+        self._sending.charge(conversation.party, len(body) + PART_COST_BYTES)
         self._sending.now(link, message, now)
         return True
 

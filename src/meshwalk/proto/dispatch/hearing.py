@@ -13,6 +13,7 @@ from typing import Final
 from meshwalk.events import Delivery
 from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
 from meshwalk.proto.dispatch.effects import DispatchEffect, Fault
+from meshwalk.proto.dispatch.outgoing import PART_BYTES_LEAST
 from meshwalk.proto.dispatch.requests import Requests
 from meshwalk.proto.dispatch.sending import Sending
 from meshwalk.proto.dispatch.table import Table
@@ -56,6 +57,8 @@ class Hearing:
         self.unix_offset_s = 0.0
         self._table = table
         self._config = table.config
+        # An honest sender's parts have so much in them, or are the last.
+        self._parts_max = table.config.message_bytes_max // PART_BYTES_LEAST + 1
         self._requests = requests
         self._sending = sending
         self._out = out
@@ -90,9 +93,16 @@ class Hearing:
                 return
         # What the sender knows to be outstanding, at the least: so it cannot be in the wrong.
         outstanding = window.received - window.told
-        if not window.receive(cost, now) or not shared.take(outstanding, cost):
-            window.received = window.told + outstanding
+        if not window.receive(cost, now):
             self._breach(link, "more was said than there was credit for")
+            return
+        if not shared.take(outstanding, cost):
+            # Not a breach for certain: it may have freed some by leaving another conversation, and
+            # the word of that may be on its way over another link.
+            window.received -= cost
+            self._table.counts["busy"] += 1
+            text = "more lies unread than all conversations together may have"
+            self._table.break_off(conversation, RefusalCode.BUSY, text, now, Why.REFUSED)
             return
         if ready is None:
             if not marks & _SPECIAL and incoming.parts is None and not incoming.has_ended:
@@ -113,9 +123,7 @@ class Hearing:
         conversation = party.conversations.get(credit.in_regards_to * 2 + is_mine)
         if conversation is None:
             self._table.counts["late credit"] += 1
-            text = "no such conversation is known here"
-            code = RefusalCode.NO_CONVERSATION
-            self._table.refuse(party, credit.in_regards_to, is_mine, code, text, now)
+            self._refuse_unknown(party, credit.in_regards_to, is_mine, now)
             return
         outgoing = conversation.outgoing
         before = outgoing.allowance.outstanding
@@ -126,13 +134,11 @@ class Hearing:
         after = outgoing.allowance.outstanding
         if after != before:
             party.shared_out.change(before, after)
-            if party.starved:
-                self._sending.feed_starved(party)
         if not self._table.forget_if_over(conversation, now):
             self._sending.list(conversation)
             if conversation.is_left and conversation.incoming.window.held:
                 self._tell_left(conversation, now)
-        if party.turns:
+        if party.turns or party.starved:
             self._sending.pump(party, now)
 
     def refused(self, party: Counterparty, message: Message, refusal: Refusal, now: float) -> None:
@@ -149,7 +155,7 @@ class Hearing:
                 )
             )
             return
-        if refusal.code == RefusalCode.NO_CONVERSATION:
+        if refusal.code in (RefusalCode.NO_CONVERSATION, RefusalCode.ENDED):
             self._is_unknown(conversation, refusal, now)
             return
         self._table.counts["refused"] += 1
@@ -180,14 +186,19 @@ class Hearing:
                 return None
             if (present := party.conversations.get(id * 2)) is not None:
                 return present  # it came before, over another link
-            if (party.peer, id * 2) not in self._table.finished:
+            if id * 2 not in self._table.finished.get(party.peer, ()):
                 return self._opened(party, message, now)
         elif is_mine and is_first and self._requests.awaits(id, party):
             return self._table.add(party, id, is_mine=True, kind=Kind.REQUEST)
         self._table.counts["unknown conversation"] += 1
-        code, text = RefusalCode.NO_CONVERSATION, "no such conversation is known here"
-        self._table.refuse(party, id, is_mine, code, text, now)
+        self._refuse_unknown(party, id, is_mine, now)
         return None
+
+    def _refuse_unknown(self, party: Counterparty, id: int, is_mine: bool, now: float) -> None:
+        code = self._table.code_of_unknown(party, id * 2 + is_mine)
+        is_ended = code is RefusalCode.ENDED
+        text = "it has ended here" if is_ended else "no such conversation is known here"
+        self._table.refuse(party, id, is_mine, code, text, now)
 
     def _opened(self, party: Counterparty, message: Message, now: float) -> Conversation | None:
         kind = Kind.REQUEST if message.wants_reply else Kind.ONE_WAY
@@ -225,10 +236,11 @@ class Hearing:
         whole = incoming.put_together(part)
         party = conversation.party
         party.assembling += incoming.parts_cost + incoming.window.ahead - before
-        size = incoming.parts_cost - PART_COST_BYTES * len(incoming.parts or ())
+        count = len(incoming.parts or ())
+        size = incoming.parts_cost - PART_COST_BYTES * count
         if whole is not None:
             size = len(whole[0].body)
-        if size > self._config.message_bytes_max:
+        if size > self._config.message_bytes_max or count > self._parts_max:
             self._table.counts["too big"] += 1
             text = "the message is too long"
             self._table.break_off(conversation, RefusalCode.TOO_BIG, text, now, Why.REFUSED)
@@ -317,7 +329,7 @@ class Hearing:
                 received_at=received_at,
             )
             self._out.append(Deliver(delivery))
-        elif (party.peer, conversation.key) in self._table.finished:
+        elif conversation.key in self._table.finished.get(party.peer, ()):
             # Said again over another link: this conversation is that of the answer already.
             self._table.counts["duplicates"] += 1
         elif not self._requests.asked(party, message, sent_at, received_at):
@@ -347,11 +359,11 @@ class Hearing:
     def _is_unknown(self, conversation: Conversation, refusal: Refusal, now: float) -> None:
         """The peer knows nothing of a conversation."""
         outgoing = conversation.outgoing
-        has_said_all = outgoing.backlog is None
-        if conversation.kind is not Kind.CONVERSATION and has_said_all and conversation.is_known:
-            # It has heard all, and its credit was lost with a link.
-            self._table.end(conversation, now)
-        elif outgoing.has_ended and conversation.incoming.has_ended and has_said_all:
+        has_said_all = outgoing.backlog is None and (
+            outgoing.has_ended or conversation.kind is not Kind.CONVERSATION
+        )
+        if refusal.code == RefusalCode.ENDED and has_said_all:
+            # It has heard all, and its word for that was lost with a link.
             self._table.end(conversation, now)
         elif not conversation.is_known and not conversation.is_retried and not outgoing.again:
             # A later part has overtaken the first, over another link.

@@ -78,6 +78,13 @@ class Outgoing:
         return self.backlog is not None or self.again is not None
 
     @property
+    def is_reply_next(self) -> bool:
+        """Whether what is to be sent next answers a message of the peer."""
+        if self.again is not None:
+            return self.again[0].in_reply_to != 0
+        return self.backlog is not None and self.backlog[0].in_reply_to != 0
+
+    @property
     def is_over(self) -> bool:
         """Whether all that was said has been taken."""
         return self.backlog is None and self.unacked is None

@@ -10,11 +10,13 @@ outgoing messages out to a constant rate (constant per counterparty, and uniform
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import islice
 from typing import Final
 
 from meshwalk.config import ConversationConfig, PacingConfig
 from meshwalk.events import CreditExhausted
 from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Waiting
+from meshwalk.proto.dispatch.outgoing import PART_BYTES_LEAST
 from meshwalk.proto.effects import ConversationRoom, Effect, Happened, PeerRoom, Send, WantRoom
 from meshwalk.proto.link import Link
 from meshwalk.proto.rate import ByteBucket
@@ -24,6 +26,7 @@ from meshwalk.wire.peerid import PeerId
 
 TIMER: Final = "pacing"
 NEVER: Final = float("inf")
+FED_AT_ONCE: Final = 32  # guess: more than the parts of one window
 EXHAUSTED_EVERY_S: Final = 1.0  # guess: news of a peer that is always behind, not a flood of it
 
 
@@ -55,6 +58,7 @@ class Sending:
     def pump(self, party: Counterparty, now: float) -> None:
         """Send what may be sent now to a peer."""
         if self.is_paced:
+            self._send_replies(party, now)
             self._paced.setdefault(party.peer, party)
             self.tick(now)
         else:
@@ -113,13 +117,6 @@ class Sending:
             party.turns = deque()
         party.turns.append(conversation)
 
-    def feed_starved(self, party: Counterparty) -> None:
-        """Shared credit has come back: those that waited for it have turns again."""
-        starved, party.starved = party.starved, None
-        for conversation in (starved or {}).values():
-            conversation.is_starved = False
-            self.list(conversation)
-
     def want_room(self, link: Link) -> None:
         """Have the driver say when the link can take more."""
         if not link.wants_room:
@@ -131,6 +128,15 @@ class Sending:
         for bucket in (self._node_pace, party.pace if party is not None else None):
             if bucket is not None:
                 bucket.spend(size)
+
+    def may_send(self, party: Counterparty, now: float) -> bool:
+        """Whether pacing lets something out to this peer now, and nothing else waits for that."""
+        if not self.is_paced:
+            return True
+        if party.waiting or party.turns:
+            return False
+        buckets = (self._node_pace, party.pace)
+        return all(bucket is None or bucket.ready_at(now) <= now for bucket in buckets)
 
     def free_at(self, now: float) -> float:
         """When the node's rate allows more."""
@@ -168,16 +174,37 @@ class Sending:
         return self._send_waiting(party, link, now)
 
     def _send_in_turn(self, party: Counterparty, link: Link, now: float) -> int:
-        turns = party.turns
-        while turns:
+        while party.turns or self._feed_starved(party):
             if link.room <= 0:
                 self.want_room(link)
                 return 0
-            conversation = turns.popleft()
+            assert party.turns is not None
+            conversation = party.turns.popleft()
             if (size := self._send_part(conversation, link, now)) > 0:
                 return size
         party.turns = None
         return 0
+
+    def _feed_starved(self, party: Counterparty) -> bool:
+        """Give turns to some of those that wait for shared credit, if there is some: it lasts for
+        one part at the least. Not to all: there may be ten thousand, and credit for a few."""
+        shared = party.shared_out
+        if not party.starved or shared.limit - shared.used < PART_BYTES_LEAST + PART_COST_BYTES:
+            return False
+        for key in list(islice(party.starved, FED_AT_ONCE)):
+            conversation = party.starved.pop(key)
+            self.list(conversation)
+        return bool(party.turns)
+
+    def _send_replies(self, party: Counterparty, now: float) -> None:
+        """What answers a message is not held back, but by credit and by the link."""
+        link = party.link
+        if link is None or party.turns is None:
+            return
+        for conversation in list(party.turns):
+            while conversation.outgoing.is_reply_next and link.room > 0:
+                if not self._send_part(conversation, link, now):
+                    break
 
     def _send_waiting(self, party: Counterparty, link: Link, now: float) -> int:
         assert party.waiting is not None
@@ -203,7 +230,6 @@ class Sending:
         room = min(allowance.room, party.shared_out.room(before))
         if need > room:
             if need <= allowance.room:
-                conversation.is_starved = True
                 if party.starved is None:
                     party.starved = {}
                 party.starved[conversation.key] = conversation

@@ -18,10 +18,12 @@ from meshwalk.proto.dispatch.sending import Sending
 from meshwalk.proto.effects import ConversationOver, ConversationRoom, Effect, Why
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import FLOOR_BYTES, MARK_YOURS, Credit
+from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
 
 TIMER: Final = "conversation"
 CREDIT_TIMER: Final = "credit"
+FINISHED_PEERS_MAX: Final = 1024  # guess: far more than a node talks to in the time that it matters
 
 
 class Table:
@@ -39,7 +41,7 @@ class Table:
         self.counts: Counter[str] = Counter()
         self.open_now: dict[int, Conversation] = {}
         """All of them, by this node's own number."""
-        self.finished: dict[tuple[PeerId, int], None] = {}
+        self.finished: dict[PeerId, dict[int, bool]] = {}
         """Peers' conversations that have ended here lately, oldest first: what is said again in
         one, over another link, opens no new one."""
         self.config = config
@@ -89,7 +91,7 @@ class Table:
     ) -> None:
         """Forget a conversation, and let others use the credit that it held."""
         self.forget(conversation, why, code, text)
-        if conversation.party.turns:
+        if conversation.party.turns or conversation.party.starved:
             self._sending.pump(conversation.party, now)
 
     def forget(
@@ -106,21 +108,33 @@ class Table:
         party.shared_out.change(outgoing.allowance.outstanding, 0)
         party.shared_in.change(window.received - window.told, 0)
         party.assembling -= conversation.incoming.parts_cost + window.ahead
+        is_complete = conversation.is_over
         outgoing.drop()
         for table in (party.starved, party.owing):
             if table is not None:
                 table.pop(key, None)
-        if party.starved:
-            self._sending.feed_starved(party)
-        if not conversation.is_mine:
-            self.finished[party.peer, key] = None
-            if len(self.finished) > self.config.finished_max:
-                del self.finished[next(iter(self.finished))]
+        self._note_end(conversation, is_complete=is_complete)
         self._requests.conversation_gone(conversation, why, code, text)
         if conversation.is_heard:
             if conversation.is_told_full:
                 self._out.append(ConversationRoom(conversation.number))
             self._out.append(ConversationOver(conversation.number, why, code, text))
+
+    def code_of_unknown(self, party: Counterparty, key: int) -> RefusalCode:
+        """Why a conversation that is named so is not known here."""
+        is_complete = self.finished.get(party.peer, {}).get(key, False)
+        return RefusalCode.ENDED if is_complete else RefusalCode.NO_CONVERSATION
+
+    def _note_end(self, conversation: Conversation, *, is_complete: bool) -> None:
+        peer = conversation.party.peer
+        of_peer = self.finished.get(peer)
+        if of_peer is None:
+            of_peer = self.finished[peer] = {}
+            if len(self.finished) > FINISHED_PEERS_MAX:
+                del self.finished[next(iter(self.finished))]
+        of_peer[conversation.key] = is_complete
+        if len(of_peer) > self.config.finished_max:
+            del of_peer[next(iter(of_peer))]
 
     def put(self, conversation: Conversation, saying: Saying, now: float) -> None:
         """Say something, when it is its turn."""
