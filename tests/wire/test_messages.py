@@ -174,6 +174,7 @@ def test_numbers_of_the_enums_are_as_published() -> None:
         "CANCELLED": 7,
         "TOO_BIG": 8,
         "TOO_LATE": 9,
+        "ENDED": 10,
     }
     assert {outcome.name: outcome.value for outcome in JoinOutcome} == {
         "LINKED": 0,
