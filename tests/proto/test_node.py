@@ -375,7 +375,7 @@ def test_a_conversation_with_somebody_who_cannot_be_found() -> None:
     (over,) = [e for e in effects if isinstance(e, ConversationOver)]
     assert (over.conversation, over.why) == (number, Why.UNREACHABLE)
     statistics = bench.core.statistics()
-    assert (statistics.conversations_open, statistics.parties) == (0, 1)
+    assert (statistics.conversations_open, statistics.parties) == (0, 0)
 
 
 def test_leave_closes_everything_and_dials_nobody() -> None:

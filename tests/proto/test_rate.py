@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwalk.proto.rate import TokenBucket
+from meshwalk.proto.rate import ByteBucket, TokenBucket
 
 
 @given(
@@ -26,3 +26,41 @@ def test_burst_then_rate() -> None:
     assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
     assert [bucket.take(0.5), bucket.take(0.5)] == [True, False]
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+@given(
+    st.floats(10, 1e6),
+    st.integers(1, 10_000),
+    st.lists(st.tuples(st.floats(0, 2), st.integers(0, 5_000)), min_size=1, max_size=200),
+)
+def test_bytes_are_bounded_in_every_stretch_but_for_one_message(
+    per_s: float, burst: int, messages: list[tuple[float, int]]
+) -> None:
+    bucket, now, sent, largest = ByteBucket(per_s, burst), 0.0, 0, 0
+    for gap, size in messages:
+        now += gap
+        if bucket.ready_at(now) <= now:
+            bucket.spend(size)
+            sent += size
+            largest = max(largest, size)
+        assert sent <= burst + now * per_s + largest + 1e-3
+
+
+def test_who_is_told_when_may_send_then() -> None:
+    bucket = ByteBucket(100.0, 50)
+    assert bucket.ready_at(0.0) == 0.0
+    bucket.spend(250)
+    at = bucket.ready_at(0.0)
+    assert at == 2.0
+    assert bucket.ready_at(at - 0.1) > at - 0.1
+    assert bucket.ready_at(at + 1e-9) == at + 1e-9
+
+
+def test_what_others_send_holds_up_for_a_second_at_the_most() -> None:
+    bucket = ByteBucket(100.0, 50)
+    for _ in range(100):
+        bucket.charge(1000)
+    assert bucket.ready_at(0.0) == 1.0
+    bucket.spend(150)
+    bucket.charge(1000)  # a debt of one's own stays
+    assert bucket.ready_at(0.0) == 2.5

@@ -14,9 +14,9 @@ from random import Random
 import msgspec
 import pytest
 
-from meshwalk import Node
+from meshwalk import Conversation, Node
 from meshwalk.config import Config
-from meshwalk.errors import InvalidArgument, NotANeighbour, Refused
+from meshwalk.errors import InvalidArgument, Refused, Unreachable
 from meshwalk.net.driver import Driver
 from meshwalk.proto.effects import Effect, Shut
 from meshwalk.proto.node import NodeCore
@@ -42,6 +42,7 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
 
 DEADLINE_S = 20
+STRANGER = PeerId(bytes([9]) * 32)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -66,13 +67,24 @@ async def talk(folder: Path, one: Node, two: Node) -> None:
     assert await two.request(one.id, 21, type="double") == 42
     with pytest.raises(Refused):
         await two.request(one.id, type="nobody serves this")
-    with pytest.raises(NotANeighbour):
-        await one.send(one.id, "to myself")
+    await one.send(one.id, "to myself")
+    with pytest.raises(Unreachable):
+        await one.send(STRANGER, "to nobody")
+
+    @one.on("echo")
+    async def echo(conversation: Conversation[bytes]) -> None:
+        async for said in conversation:
+            await conversation.send(said.body)
+
+    long = bytes(range(256)) * 1000  # in several parts
+    async with two.open(one.id, "echo") as conversation:
+        await conversation.send(long)
+        assert (await conversation.receive()).body == long
     with pytest.raises(InvalidArgument):
         await one.send(two.id, "", type="\ud800")
     await two.ping(one.id)
     await two.ping(one.address)
-    for _ in range(31):
+    for _ in range(32):
         await anext(heard)
 
 
@@ -103,6 +115,7 @@ async def test_real_nodes_do_the_same_again(tmp_path: Path) -> None:
         methods = {line.name for _, line in read_trace(path) if isinstance(line, Input)}
         assert {"listening", "start", "secured", "receive", "tick", "lost", "leave"} <= methods
     assert {"join", "local_host", "broadcast", "request", "send", "ping", "probe"} <= methods
+    assert {"open", "say", "read", "close_conversation"} <= methods
     assert summary.nodes == 2  # the restart is in the same trace
     known = [line for _, line in read_trace(path) if isinstance(line, Input)]
     starts = [bytes(line.values) for line in known if line.name == "start"]

@@ -110,7 +110,7 @@ class Machines:
         )
         self.gossip = Gossip(signatures, config.broadcast, self.timers, unix_offset_s, now)
         self.dispatch = Dispatch(
-            self.me, config, self._new_id, self.timers, self._out, unix_offset_s, now
+            self.me, config, self._new_id, self.timers, self._out, unix_offset_s
         )
         self.reaching = Reaching(config, self.overlay.addresses_of, self.timers)
 

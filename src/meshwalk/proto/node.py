@@ -16,7 +16,7 @@ from meshwalk.proto import ordering as ordering_machine
 from meshwalk.proto import reaching as reaching_machine
 from meshwalk.proto.dispatch import dispatch as dispatch_machine
 from meshwalk.proto.dispatch.conversation import Counterparty
-from meshwalk.proto.effects import Effect, Happened
+from meshwalk.proto.effects import Effect, Happened, PeerReached
 from meshwalk.proto.link import OPEN, Link
 from meshwalk.proto.machines import APPLICATION, Machines
 from meshwalk.proto.overlay.addressbook import BookEntry
@@ -69,8 +69,9 @@ class NodeCore(Machines):
     def receive(self, link: int, frames: Sequence[Frame], now: float) -> list[Effect]:
         """Frames from a peer, in order."""
         message: Message | None = None
+        dispatch, links = self.dispatch, self._links
         for frame in frames:
-            found = self._links.get(link)
+            found = links.get(link)
             if found is None:
                 break
             if found.state is not OPEN:
@@ -80,24 +81,16 @@ class NodeCore(Machines):
                 message = frame
                 found.heard_at = found.used_at = now
                 found.messages_in += 1
-                if (
-                    frame.channel is APPLICATION
-                    and found.may_converse
-                    and not (
-                        frame.in_regards_to
-                        or frame.wants_reply
-                        or frame.in_reply_to
-                        or frame.sequence
-                        or frame.marks
-                    )
-                ):
-                    self._out.append(self.dispatch.one_way(found, frame, now))
-                elif frame.in_regards_to and frame.channel is APPLICATION and found.may_converse:
-                    self.dispatch.in_conversation(found, frame, now)
-                    if self.dispatch.wanted:
-                        self._after_dispatch(now)
-                else:
+                if frame.channel is not APPLICATION or not found.may_converse:
                     self._on_message(found, frame, now)
+                elif frame.in_regards_to:
+                    dispatch.in_conversation(found, frame, now)
+                    if dispatch.wanted:
+                        self._after_dispatch(now)
+                elif frame.wants_reply or frame.in_reply_to or frame.sequence or frame.marks:
+                    self._on_message(found, frame, now)
+                else:
+                    self._out.append(dispatch.one_way(found, frame, now))
             elif type(frame) is Ping:  # no news, nor from a pong; and no deadline comes earlier
                 found.pinged(frame, now)
             elif type(frame) is Pong:
@@ -199,7 +192,10 @@ class NodeCore(Machines):
     def reach(self, peer: PeerId, now: float) -> list[Effect]:
         """Have a link to any peer: `PeerReached` or `PeerUnreached` follows, unless there is
         one."""
-        if self.dispatch.link_to(peer) is None:
+        if peer == self.me:
+            self.dispatch.party(peer)
+            self._out.append(PeerReached(peer))
+        elif self.dispatch.link_to(peer) is None:
             self._on_reaching(self.reaching.want(peer, now), now)
         return self._flush()
 
@@ -440,6 +436,8 @@ class NodeCore(Machines):
 
     def _party_of(self, peer: PeerId) -> Counterparty:
         party = self.dispatch.parties.get(peer)
+        if party is None and peer == self.me:
+            party = self.dispatch.party(peer)
         if party is None or party.link is None:
             raise NotANeighbour(f"there is no link to {peer.short}; it is not a neighbour")
         return party

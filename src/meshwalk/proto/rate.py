@@ -50,3 +50,8 @@ class ByteBucket:
     def spend(self, size: int) -> None:
         """So many bytes are sent."""
         self._tokens -= size
+
+    def charge(self, size: int) -> None:
+        """So many bytes are sent by others, whom nobody asks to wait: the debt stays below what is
+        paid in a second, so that they hold up the rest for no longer than that."""
+        self._tokens = min(self._tokens, max(self._tokens - size, -self.per_s))

@@ -34,7 +34,7 @@ class NodeStatistics(msgspec.Struct, frozen=True):
     """Conversations by what became of them."""
     conversations_open: int
     parties: int
-    """Peers that something is kept for, this node among them."""
+    """Peers that something is kept for: neighbours, and whoever is talked to."""
     queueing_s: float
     """The longest that messages over any of the links wait in some queue on their way here, by
     their times of sending and receiving; each link's own stands with its peer."""

@@ -24,8 +24,8 @@ from meshwalk.wire.messages import Refusal, RefusalCode, decode_refusal, encode
 from meshwalk.wire.peerid import PeerId
 
 UNIX_OFFSET_S = 1_000.0
-NOTHING_KEPT = 1
-"""Peers that something is kept for when nothing goes on: the node itself."""
+NOTHING_KEPT = 0
+"""Peers that something is kept for when nothing goes on."""
 
 
 def peer_of(number: int) -> PeerId:
@@ -61,7 +61,6 @@ class Desk:
             self.timers,
             self._out,
             UNIX_OFFSET_S,
-            0.0,
         )
 
     def link(self, peer: int = 1, purpose: Purpose = Purpose.STANDING) -> Link:

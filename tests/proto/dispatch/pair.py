@@ -110,9 +110,7 @@ class End:
         self.out: list[Effect] = []
         self.timers = Timers()
         ids = count(1 + self.index * 5000 + self.life * 100_000)
-        self.machine = Dispatch(
-            self.peer, self.config, ids.__next__, self.timers, self.out, 0.0, self.pair.now
-        )
+        self.machine = Dispatch(self.peer, self.config, ids.__next__, self.timers, self.out, 0.0)
         self.talks: dict[int, Talk] = {}
         self.past: list[Talk] = []
         self.asks: dict[int, bytes] = {}

@@ -124,4 +124,4 @@ def test_made_up_frames_raise_nothing(steps: list[Frame | str]) -> None:
     assert not core.dispatch.requests.waiting
     assert not core.dispatch.requests.serving
     assert not core.dispatch.conversations.open_now
-    assert len(core.dispatch.parties) == 1
+    assert len(core.dispatch.parties) == 0

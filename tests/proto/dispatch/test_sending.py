@@ -127,7 +127,7 @@ class Office:
         self.went: list[Went] = []
         me = PeerId(bytes(32))
         ids = count(1)
-        self.machine = Dispatch(me, config, ids.__next__, self.timers, self.out, 0.0, self.now)
+        self.machine = Dispatch(me, config, ids.__next__, self.timers, self.out, 0.0)
         self.links = [self._link(n + 1) for n in range(peers)]
         for link in self.links:
             self.machine.link_opened(link, SHARED_WINDOW_BYTES, self.now)
@@ -311,7 +311,7 @@ def test_what_waits_is_lost_with_the_link_and_its_writer_waits_no_more() -> None
     assert PeerRoom(PeerId(bytes([1]) * 32)) in office.effects
     office.run(5.0)
     assert [w.peer for w in office.went] == [0, 1]
-    assert len(office.machine.parties) == 2  # itself, and the other peer
+    assert len(office.machine.parties) == 1  # the other peer
 
 
 def test_paced_conversations_arrive() -> None:

@@ -81,7 +81,6 @@ class Dispatch:
         timers: Timers,
         out: list[Effect],
         unix_offset_s: float,
-        now: float,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.parties: dict[PeerId, Counterparty] = {}
@@ -101,13 +100,14 @@ class Dispatch:
         )
         self.conversations = Conversations(table, self.sending, new_id, timers, self.wanted)
         self.hearing = Hearing(table, self.requests, self.sending, out, self.wanted)
-        self._local = local_link(me, config.link, out, new_id, now)
+        self._me = me
+        self._local: Link | None = None
+        """The way to this node's own machines; most never take it."""
         self.calendar_set(unix_offset_s)
-        self.link_opened(self._local, config.conversations.shared_window_bytes, now)
 
     def calendar_set(self, unix_offset_s: float) -> None:
         """Unix time is machine time plus this from here on."""
-        self.hearing.unix_offset_s = unix_offset_s
+        self.unix_offset_s = self.hearing.unix_offset_s = unix_offset_s
 
     # Commands of the application.
 
@@ -118,6 +118,8 @@ class Dispatch:
             window = self._config.conversations.shared_window_bytes
             found = Counterparty(peer, window, self.sending.bucket_of_a_peer())
             self.parties[peer] = found
+            if peer == self._me:
+                self._open_local(found)
         return found
 
     def link_to(self, peer: PeerId) -> Link | None:
@@ -261,7 +263,7 @@ class Dispatch:
         """A message that is no reply, wants none, and regards nothing; the link may carry it."""
         assert link.peer is not None
         self.counts["received"] += 1
-        offset_s = self.hearing.unix_offset_s
+        offset_s = self.unix_offset_s
         return Deliver(
             Delivery(
                 link.peer,
@@ -355,6 +357,7 @@ class Dispatch:
         local = self.sending.local
         while local:
             frame, now = local.popleft()
+            assert self._local is not None
             if type(frame) is Message:
                 self.receive(self._local, frame, now)
             elif type(frame) is Credit:
@@ -370,6 +373,12 @@ class Dispatch:
         return party is not None and party.link is link and not party.is_idle
 
     # What the above share.
+
+    def _open_local(self, party: Counterparty) -> None:
+        self._local = local_link(self._me, self._config.link, self._out, self._new_id)
+        party.shared_out.limit = self._config.conversations.shared_window_bytes
+        party.links.append(self._local)
+        party.choose_link()
 
     def forget_if_idle(self, party: Counterparty) -> None:
         """Keep nothing for a peer that there is no link to, and nothing to do with."""
@@ -403,8 +412,8 @@ class Dispatch:
         if party.link is None:
             self.counts["too late"] += 1  # its answer would find no way back
             return
-        received_at = now + self.hearing.unix_offset_s
-        sent_at = message.sent_at_us * 1e-6 + link.peer_epoch_s + self.hearing.unix_offset_s
+        received_at = now + self.unix_offset_s
+        sent_at = message.sent_at_us * 1e-6 + link.peer_epoch_s + self.unix_offset_s
         if not self.requests.asked(party, message, sent_at, received_at):
             if self.requests.is_full_for(party):
                 text = "too many requests are being answered"

@@ -16,7 +16,7 @@ LOCAL_ROOM: Final = 1 << 62  # more than any node says to itself in its life
 
 
 def local_link(
-    me: PeerId, config: LinkConfig, out: list[Effect], new_id: Callable[[], int], now: float
+    me: PeerId, config: LinkConfig, out: list[Effect], new_id: Callable[[], int]
 ) -> Link:
     """The way from a node's machines to each other: open from the start, with no pipe, and always
     room. Its number is 0, which no connection has."""
@@ -27,7 +27,7 @@ def local_link(
         new_id,
         outbound=False,
         remote=Address("127.0.0.1", 0),
-        now=now,
+        now=0.0,
         purpose=Purpose.CONVERSATION,
         expected=me,
     )

@@ -127,7 +127,7 @@ class Sending:
         """Something that is not held back was sent, a broadcast: the others wait the longer."""
         for bucket in (self._node_pace, party.pace if party is not None else None):
             if bucket is not None:
-                bucket.spend(size)
+                bucket.charge(size)
 
     def may_send(self, party: Counterparty, now: float) -> bool:
         """Whether pacing lets something out to this peer now, and nothing else waits for that."""
