@@ -26,6 +26,10 @@ RECEIVE_BYTES = 256 << 10
 """Read from a socket at once. measured, TLS on loops; asyncio's own size."""
 BACKLOG_BYTES_MAX = 256 << 10
 """Kept for an owner that has not called `start`; then the peer must wait. guess: one read."""
+SYSTEM_UNSENT_BYTES = 128 << 10
+"""What the system takes beyond what is on its way. measured, bulk on loopback: no slower."""
+_NOT_SENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+"""Linux and macOS have it."""
 CLOSE_ROUNDS_MAX = 10
 """A closing end waits `close_timeout_s` so often, as long as the peer goes on reading. guess."""
 
@@ -201,7 +205,12 @@ class TcpPipe(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):  # macOS: the peer has already gone
             # Small messages must not wait for acknowledgements; asyncio sees to it for some
             # sockets only, and not for those that were accepted by others.
-            raw.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            system_socket = raw.get_extra_info("socket")
+            system_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _NOT_SENT_LOWAT is not None:
+                # What waits for a slow path is to wait here, where small messages get their turn,
+                # and not behind some MiB of bulk in the system's buffer.
+                system_socket.setsockopt(socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SYSTEM_UNSENT_BYTES)
         high = self._config.send_buffer_high_bytes
         raw.set_write_buffer_limits(high=high, low=high // 2)
         self._shake(raw)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from meshwalk.config import ENVELOPE_BYTES
 from meshwalk.errors import LocalError, NotAdmitted
 from meshwalk.identity.certificate import authority_der, key_pem, leaf_pem, peer_id_of
 from meshwalk.identity.keys import KeyPair
@@ -26,9 +27,10 @@ from meshwalk.identity.network import Network
 from meshwalk.wire.frames import ALPN
 from meshwalk.wire.peerid import PeerId
 
-SLICE_BYTES = 64 << 10
-"""Fed to the engine at once. measured: as fast as 256 KiB or faster, and the engine's buffers,
-which grow to the largest slice and stay so, cost a quarter."""
+SLICE_BYTES = (64 << 10) + ENVELOPE_BYTES
+"""Fed to the engine at once: a part of a long message with its envelope. measured: as fast as
+256 KiB or faster, and the engine's buffers, which grow to the largest slice and stay so, cost a
+quarter."""
 
 LEFT_OVER_BYTES = 32 << 10
 """Room for what the engine held back before. RFC 8446 section 5.1: records hold at most 16 KiB."""

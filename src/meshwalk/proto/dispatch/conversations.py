@@ -122,7 +122,7 @@ class Conversations:
             and link.room > 0
             and party.turns is None
             and sent <= allowance.limit
-            and cost <= self._part_max
+            and len(body) <= self._part_max
             and outgoing.backlog is None
             and outgoing.again is None
             and not self._sending.is_paced
