@@ -39,6 +39,7 @@ WARM_UP = 200
 SETTLE_S = 3.0  # what is told lazily is told, and buffers are let go
 SLOW_SHARE = 0.01
 SLOW_FOR_S = 3.0
+HEAD_START_S = 1.0  # of the slow one's writer, whose reader reads from the beginning
 
 
 async def serve() -> None:
@@ -152,7 +153,7 @@ async def slow_reader(port: int) -> dict[str, float]:
 
         here, there = resident_bytes(), await node.request(peer, type="resident")
         writer = asyncio.create_task(held_back())
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(HEAD_START_S)
         before, start = sent, time.perf_counter()
         beside = await written(SLOW_FOR_S)
         slow_rate = (sent - before) / (time.perf_counter() - start)
@@ -163,9 +164,8 @@ async def slow_reader(port: int) -> dict[str, float]:
             "the other beside it, of that": beside / alone,
             "the slow one's writer, of the other's speed": slow_rate / alone,
             "written ahead of the slow reader, KiB": (
-                before * len(body) - alone * SLOW_SHARE * 1000
-            )
-            / 1024,
+                (before - alone * SLOW_SHARE * HEAD_START_S) * len(body) / 1024
+            ),
             "grown, who writes, MiB": grown[0] / 2**20,
             "grown, who reads, MiB": grown[1] / 2**20,
         }

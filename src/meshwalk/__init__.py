@@ -55,6 +55,7 @@ from meshwalk.net.subscription import Subscription
 from meshwalk.version import __version__
 from meshwalk.wire.address import Address, Invite
 from meshwalk.wire.content import Json
+from meshwalk.wire.messages import RefusalCode
 from meshwalk.wire.peerid import PeerId
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Said",
     "Request",
     "Json",
+    "RefusalCode",
     "PeerInfo",
     "Statistics",
     # names

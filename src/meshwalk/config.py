@@ -20,6 +20,13 @@ def _require(condition: bool, text: str) -> None:
         raise InvalidArgument(text)
 
 
+def _require_possible(config: msgspec.Struct) -> None:
+    """No time, size, rate or count is negative or no number, and a bound lets something through."""
+    for name in config.__struct_fields__:
+        least = 1 if name.endswith("_max") else 0
+        _require(getattr(config, name) >= least, f"{name} is at least {least}")
+
+
 class LinkConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One connection: how long its steps may take and how much may wait for it."""
 
@@ -215,22 +222,24 @@ class ReachConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Failures remembered for that; the oldest makes place. guess: 1 MiB at 1 KiB each."""
 
     def __post_init__(self) -> None:
-        _require(self.peers_max >= 1 and self.dials_max >= 1, "at least one peer and one dial")
+        _require_possible(self)
         _require(self.next_dial_s < self.timeout_s, "there must be time for a second dial")
 
 
 class ConversationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Conversations: how many, how much may lie unread, how long messages may be.
 
-    At the worst a peer makes this node hold `shared_window_bytes`, the floor of each conversation
-    (`wire.frames.FLOOR_BYTES`) and `assembling_bytes_max`; and the same again of what is said to
-    it.
+    At the worst a peer makes this node hold, in bodies, `shared_window_bytes`, the floor of each
+    conversation (`wire.frames.FLOOR_BYTES`), and twice `assembling_bytes_max`: what is being put
+    together, and what is whole and unread. Of what this node says to it, it keeps as much as lies
+    within the windows: `shared_window_bytes` and the floors.
     """
 
     per_peer_max: int = 65_536
     """With one peer, opened by either; more are refused as BUSY. guess: tens of thousands."""
     total_max: int = 262_144
-    """With all peers. guess: a quarter of a GiB at 1 KiB each."""
+    """With all peers; those that peers have opened are half of it at the most. guess: a quarter of
+    a GiB at 1 KiB each."""
     window_bytes_max: int = 4 << 20
     """The most that one conversation's window grows to. guess: 40 MB/s at a round trip of 100
     ms."""
@@ -243,12 +252,17 @@ class ConversationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The longest message that is put together, of any kind. guess: what a program holds at ease;
     for more, say it in several."""
     assembling_bytes_max: int = 64 << 20
-    """In messages that are being put together or lie unread, beyond the windows, for one peer; a
-    conversation that needs more is refused as BUSY. guess: four of the longest."""
+    """Beyond the windows, for one peer: in long messages that are being put together, of which as
+    many as there may be of the longest grow at a time, and the others wait; and as much again in
+    whole ones that lie unread, where a conversation that needs more is refused as BUSY. guess: four
+    of the longest."""
     backlog_bytes: int = 64 << 10
     """Waiting to be said in one conversation before its writer is made to wait. guess: a part."""
     tell_after_s: float = 1.0
     """How long what has been read may stay untold when the window has no need of it. guess."""
+    opening_timeout_s: float = 30.0
+    """How long nothing more of a conversation's first message may come before it is refused as
+    TOO_LATE. guess: a peer that is there says something sooner, or its link is lost."""
     linger_s: float = 30.0
     """How long a conversation that was closed here waits for the peer to end it, too. guess."""
     finished_max: int = 1024
@@ -261,7 +275,11 @@ class ConversationConfig(msgspec.Struct, frozen=True, kw_only=True):
     path."""
 
     def __post_init__(self) -> None:
+        _require_possible(self)
         _require(self.part_bytes_max >= ENVELOPE_BYTES, "parts have at least 1,024 bytes")
+        _require(
+            self.packet_bytes_max + ENVELOPE_BYTES <= FRAME_BYTES_MAX, "a packet must fit a frame"
+        )
         _require(self.message_bytes_max >= self.part_bytes_max, "a message holds at least a part")
         _require(
             self.assembling_bytes_max >= self.message_bytes_max, "the longest message must fit"
@@ -284,7 +302,7 @@ class PacingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Waiting for their turn for one peer before the writer is made to wait. guess: four parts."""
 
     def __post_init__(self) -> None:
-        _require(self.bytes_per_s >= 0 and self.peer_bytes_per_s >= 0, "a rate is not negative")
+        _require_possible(self)
         _require(self.burst_bytes > 0, "a burst has at least a byte")
 
     @property

@@ -56,11 +56,22 @@ def test_who_is_told_when_may_send_then() -> None:
     assert bucket.ready_at(at + 1e-9) == at + 1e-9
 
 
-def test_what_others_send_holds_up_for_a_second_at_the_most() -> None:
-    bucket = ByteBucket(100.0, 50)
-    for _ in range(100):
+def test_what_others_send_takes_half_of_the_rate_at_the_most() -> None:
+    bucket, now, spent = ByteBucket(100.0, 50), 0.0, 0
+    while now < 100.0:
         bucket.charge(1000)
-    assert bucket.ready_at(0.0) == 1.0
+        if bucket.ready_at(now) <= now:
+            bucket.spend(10)
+            spent += 10
+        now += 0.05
+    assert 4900 <= spent <= 5200
+
+
+def test_who_waits_for_what_others_have_sent_as_well_is_told_when() -> None:
+    bucket = ByteBucket(100.0, 50)
+    bucket.ready_at(0.0)
     bucket.spend(150)
-    bucket.charge(1000)  # a debt of one's own stays
-    assert bucket.ready_at(0.0) == 2.5
+    bucket.charge(30)
+    at = bucket.ready_at(0.0)
+    assert at == 1.3
+    assert bucket.ready_at(at + 1e-9) == at + 1e-9

@@ -217,6 +217,7 @@ def test_text_when_no_address_answers() -> None:
         f"{NAME} answers at none of its addresses: tcp://10.0.0.1:1: connection refused; "
         "tcp://10.0.0.1:2: timed out",
         not_admitted=False,
+        was_dialled=True,
     )
 
 
@@ -241,6 +242,7 @@ def test_text_when_the_time_is_over() -> None:
             f"{NAME} was not reached within 4 s: tcp://10.0.0.1:1: connection refused; "
             "tcp://10.0.0.1:2: no answer yet",
             not_admitted=False,
+            was_dialled=True,
         )
     ]
     assert bench.fail(102, 5.0) == []

@@ -259,7 +259,7 @@ def test_a_call_that_a_caller_got_wrong_is_not_recorded() -> None:
 def test_a_defect_is_recorded_and_raised() -> None:
     core, lines = recorded()
     with pytest.raises(TypeError):
-        core.broadcast(object(), ContentType.BYTES, b"", 1.0)  # type: ignore[arg-type]
+        core.broadcast("t", ContentType.BYTES, 5, 1.0)  # type: ignore[arg-type]
     assert isinstance(lines[-2], Input)
     assert isinstance(lines[-1], Raised)
     assert lines[-1].error == "TypeError"

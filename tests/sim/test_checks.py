@@ -330,7 +330,7 @@ def shared_credit(scene: Scene) -> None:
 
 
 def assembled(scene: Scene) -> None:
-    scene.a.core.dispatch.party(scene.b.id).assembling = 7
+    scene.a.core.dispatch.party(scene.b.id).ahead = 7
 
 
 def deadline(scene: Scene) -> None:

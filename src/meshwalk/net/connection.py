@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshwalk.net.transport import Pipe
 from meshwalk.wire.codec import FrameReader
@@ -11,11 +11,15 @@ from meshwalk.wire.codec import FrameReader
 if TYPE_CHECKING:
     from meshwalk.net.driver import Driver
 
+LOOK_AGAIN_S: Final = 0.05
+"""guess: a pause that nobody notices, in case a transport does not tell what its buffer does."""
+
 
 class Connection:
     """A pipe with its frames; the reader that the pipe delivers to."""
 
     __slots__ = (
+        "_look",
         "congested_at",
         "driver",
         "frames",
@@ -28,7 +32,6 @@ class Connection:
         "room",
         "taken",
         "unsent",
-        "wants_room",
         "written",
     )
 
@@ -46,8 +49,8 @@ class Connection:
         self.high = driver.core.config.link.send_buffer_high_bytes
         self.unsent = 0
         """What waited to be sent when it was last looked at."""
-        self.wants_room = False
-        """Whether the machines wait to hear that the pipe takes more."""
+        self._look: asyncio.Handle | None = None
+        """Of the next look for room, while the machines wait to hear that the pipe takes more."""
         self.written = 0
         self.taken = 0
         """Of the bytes written, how many had been taken at `progress_at`."""
@@ -82,12 +85,24 @@ class Connection:
         return waiter
 
     def has_room_or_waits(self) -> None:
-        """Tell the machines how much the pipe can take, now or when it resumes."""
+        """Tell the machines how much the pipe can take, now or when it takes more.
+
+        A pipe that fills and drains within one turn of the loop tells nobody, and one that is full
+        to the byte has never been too full: so it is looked at again, until there is room.
+        """
+        is_first = self._look is None
+        self._look_no_more()
         driver = self.driver
+        if driver.connections.get(self.link) is not self:
+            return  # it is gone
         room = self.high - self.pipe.unsent_bytes
-        self.wants_room = room <= 0
-        if room > 0:
-            driver.perform(driver.core.room(self.link, room, driver.clock()))
+        if room >= 0:  # none at all, and the pipe would not tell when there is some: so a byte
+            driver.perform(driver.core.room(self.link, max(1, room), driver.clock()))
+        elif is_first:
+            self._look = asyncio.get_running_loop().call_soon(self._look_for_room)
+        else:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(LOOK_AGAIN_S, self._look_for_room)
 
     # As PipeReader.
 
@@ -104,17 +119,27 @@ class Connection:
         driver = self.driver
         driver.perform(driver.core.resumed(self.link))
         self._has_room()
-        if self.wants_room:
+        if self._look is not None:
             self.has_room_or_waits()
         driver.flush()
 
     def lost(self, why: str) -> None:
         driver = self.driver
         driver.connections.pop(self.link, None)
+        self._look_no_more()
         self._has_room()
         driver.perform(driver.core.lost(self.link, why, driver.clock()))
         driver.flush()
         driver.pipe_lost(self.link)
+
+    def _look_for_room(self) -> None:
+        self.has_room_or_waits()
+        self.driver.flush()
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _has_room(self) -> None:
         self.congested_at = None

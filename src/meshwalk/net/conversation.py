@@ -11,14 +11,16 @@ its own handle by it again.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import typing
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, overload
 
 import msgspec
 
-from meshwalk.errors import Closed, MalformedFrame, MeshwalkError, Refused
+from meshwalk.errors import Closed, InvalidArgument, MalformedFrame, MeshwalkError, Refused
+from meshwalk.net.serving import APPLICATION_CODE_MIN, is_of_application
 from meshwalk.proto.effects import (
     ConversationEnded,
     ConversationHeard,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     BodyT = TypeVar("BodyT", default=Any)
 else:
     BodyT = typing.TypeVar("BodyT")
+
+DeclaredT = typing.TypeVar("DeclaredT")
+"""What a caller declares that it will get."""
 
 READ_AT_BYTES: Final = FIRST_WINDOW_BYTES // 4  # guess: often enough that no sender waits for it
 
@@ -73,9 +78,11 @@ class ConversationName(msgspec.Struct, frozen=True):
 class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     """One end of a conversation. `node.open` makes one, and handlers of conversations get one.
 
-    Iterating gives what the peer says, as `Said`, until it has said all; then, or after an error,
-    the iteration ends. One task reads at a time; any number may `send`. Leaving an `async with`
-    closes it; leaving it by an exception cancels it, so that the peer hears of that.
+    Iterating gives what the peer says, as `Said`, until it has said all, whatever becomes of the
+    conversation later; an error before that is raised. One task reads at a time, and a second one
+    gets `RuntimeError`; any number may `send`. Leaving an `async with` closes it; leaving it by an
+    exception cancels it, so that the peer hears of that. It stays open until both have ended it, or
+    one closes or cancels it: letting go of the handle does not end it.
     """
 
     __slots__ = (
@@ -84,6 +91,7 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         "_end",
         "_error",
         "_has_ended",
+        "_has_said_all",
         "_is_full",
         "_is_left",
         "_is_over",
@@ -139,6 +147,7 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         self._is_full = False
         self._end: asyncio.Future[None] | None = None
         self._has_ended = False
+        self._has_said_all = False
         self._is_left = False
         self._is_over = False
         self._error: MeshwalkError | None = None
@@ -152,9 +161,9 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         Arrives once and in order, as long as the conversation lasts: also when the link is lost
         and another can be made. `unreliable`: sent only if it can go out now, and never again;
         false is returned when it could not. Longer than `packet_bytes_max` it is sent reliably.
-        Raises `Closed` (ended here, or over), `Refused`, `Unreachable`, `TimedOut` (what ended it),
-        `TooBig`, `InvalidArgument`. That the peer could not read one message, which is no end of
-        the conversation, is raised where one listens: see `receive`.
+        Raises `Closed` (ended here, or over), `Refused`, `Unreachable`, `NotAdmitted`, `TimedOut`
+        (what ended it), `TooBig`, `InvalidArgument`. That the peer could not read one message,
+        which is no end of the conversation, is raised where one listens: see `receive`.
         """
         content, data = encode_body(body)
         driver = self._driver
@@ -164,6 +173,8 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
                 self.number, type, content, data, driver.clock()
             )
             driver.command(effects)
+            if driver.must_yield(len(data)) or not was_sent:
+                await asyncio.sleep(0)  # or a writer in a loop would let nothing become of it
             return was_sent
         while self._is_full:
             await self._wait_for_room()
@@ -175,6 +186,24 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
             await asyncio.sleep(0)
         return True
 
+    @overload
+    async def request(
+        self,
+        body: Any = b"",
+        type: str = "",
+        timeout_s: float | None = None,
+        *,
+        reply: builtins.type[DeclaredT],
+    ) -> DeclaredT: ...
+    @overload
+    async def request(
+        self,
+        body: Any = b"",
+        type: str = "",
+        timeout_s: float | None = None,
+        *,
+        reply: Any = Any,
+    ) -> Any: ...
     async def request(
         self,
         body: Any = b"",
@@ -185,17 +214,18 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     ) -> Any:
         """Ask within the conversation: its other end gets a message that `wants_reply`.
 
-        Returns the reply, decoded to the type `reply`. Raises as `Node.request`.
+        Returns the reply, decoded to the type `reply`; waits as `send` before it asks. Raises as
+        `Node.request`, and what ended the conversation.
         """
-        self._check()
+        await self._may_say()
         return await self._driver.waiters.request(
             self.peer, body, type, timeout_s, reply=reply, conversation=self.number
         )
 
     async def reply(self, message: Said[Any], body: Any) -> None:
-        """Answer a message of the peer that `wants_reply`. Raises as `send`."""
-        self._check()
+        """Answer a message of the peer that `wants_reply`. Waits and raises as `send`."""
         content, data = encode_body(body)
+        await self._may_say()
         driver = self._driver
         self._is_full, effects = driver.core.say(
             self.number, "", content, data, driver.clock(), message.id
@@ -205,6 +235,7 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     def end(self) -> None:
         """Say nothing more, and listen on: the peer's iteration ends when it has read all."""
         driver = self._driver
+        self._has_said_all = True
         driver.command(driver.core.end(self.number, driver.clock()))
 
     def close(self) -> None:
@@ -221,8 +252,15 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     def cancel(self, text: str = "", code: int = RefusalCode.CANCELLED) -> None:
         """End it at once, both ways: the peer gets `Refused` with this code and text.
 
-        Codes of applications are 100 and up.
+        Codes of applications are 100 and up. Raises `InvalidArgument` for another code than those
+        and CANCELLED, and for a text that is none.
         """
+        if not isinstance(text, str):
+            raise InvalidArgument("the text of a refusal is a str")
+        if code != RefusalCode.CANCELLED and not is_of_application(code):
+            raise InvalidArgument(
+                f"an application's codes are {APPLICATION_CODE_MIN} to 2**64 - 1, not {code!r}"
+            )
         if not self._is_over:
             driver = self._driver
             effects = driver.core.leave_conversation(
@@ -242,8 +280,9 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
             if self._end is None:
                 self._end = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._end)  # several may wait
-        if self._refusal is not None or self._error is not None:
-            self._check()
+        self._raise_refusal()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
 
     # Listening.
 
@@ -257,18 +296,21 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
                 said = self._take(items)
                 if said is not None:
                     return said
-            if self._refusal is not None or self._error is not None:
-                self._check()
-            if self._has_ended or self._is_over or self._is_left:
+            self._raise_refusal()
+            if self._has_ended:  # and what broke it off later has taken nothing from a reader
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            if self._is_over or self._is_left:
                 raise StopAsyncIteration
             await self._wait_for_news()
 
     async def receive(self) -> Said[BodyT]:
         """The next message. Raises `Closed` when the peer has said all, or this end has left.
 
-        Iterating ends there. Both raise what broke the conversation off, as `send` does, and
-        `Refused` with the code NOT_UNDERSTOOD when the peer could not read something that was sent
-        to it: once, and the conversation goes on.
+        Iterating ends there. Both raise what broke the conversation off before the peer had said
+        all, and `Refused` with the code NOT_UNDERSTOOD when the peer could not read something that
+        was sent to it: once, and the conversation goes on. `RuntimeError`: another task reads.
         """
         try:
             return await self.__anext__()
@@ -296,6 +338,16 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     def is_over(self) -> bool:
         """Whether nothing more comes or goes; what was heard before can still be read."""
         return self._is_over
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this end listens no more: it was closed or cancelled here."""
+        return self._is_left
+
+    @property
+    def may_be_read_on(self) -> bool:
+        """Whether something waits to be read, be it only that the peer has said all."""
+        return bool(self._items) or self._has_ended
 
     @property
     def error(self) -> MeshwalkError | None:
@@ -333,7 +385,6 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
             return
         if type(effect) is ConversationRefused:
             self._refusal = Refused(effect.code, effect.text)
-            self._has_room()
         else:
             self._has_ended = True
         self._wake()
@@ -341,8 +392,7 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     def over(self, effect: ConversationOver, error: MeshwalkError | None) -> None:
         """It is over, for this reason if it was before its end."""
         self._is_over = True
-        # A peer that had said all and then went away has not broken anything off for a reader.
-        self._error = None if self._has_ended and isinstance(error, Closed) else error
+        self._error = error
         self._has_room()
         self._wake()
         if self._end is not None and not self._end.done():
@@ -351,7 +401,7 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
     # Steps.
 
     def _leave(self) -> None:
-        self._is_left = True
+        self._is_left = self._has_said_all = True
         self._items = None
         self._wake()
 
@@ -387,14 +437,25 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         driver.command(driver.core.read(self.number, count, cost, driver.clock()))
 
     def _check(self) -> None:
-        """Raise what stands in the way of using it."""
+        """Raise what stands in the way of saying something."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # else it would grow with each time
+        if self._is_left:
+            raise Closed(_LEFT)
+        if self._is_over or self._has_said_all:
+            text = "the conversation is over" if self._is_over else "this end has said all"
+            raise Closed(text)
+
+    async def _may_say(self) -> None:
+        while self._is_full:
+            await self._wait_for_room()
+        self._check()
+
+    def _raise_refusal(self) -> None:
+        """Tell that the peer could not read something: once."""
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             raise refusal
-        if self._error is not None:
-            raise self._error
-        if self._is_over:
-            raise Closed(_LEFT if self._is_left else "the conversation is over")
 
     async def _wait_for_news(self) -> None:
         if self._waiter is not None:

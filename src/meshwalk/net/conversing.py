@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from meshwalk.errors import (
+    Closed,
     InvalidArgument,
     MalformedFrame,
     MeshwalkError,
@@ -33,6 +34,8 @@ from meshwalk.wire.peerid import PeerId
 if TYPE_CHECKING:
     from meshwalk.net.driver import Driver
 
+HANDLER_GRACE_S: Final = 1.0  # guess: what a handler that hears of the end needs to put away
+
 News = (
     ConversationOpened
     | ConversationEnded
@@ -43,10 +46,17 @@ News = (
 
 
 class Conversing:
-    """All conversations of one node that its application knows of."""
+    """All conversations of one node that its application knows of.
+
+    A handler whose conversation is broken off hears it at its next call. One that makes none, since
+    it waits for something else, is cancelled after `HANDLER_GRACE_S`, or after `linger_s` when it
+    may still be reading: when messages wait to be read, or the peer had said all.
+    """
 
     def __init__(self, handlers: Handlers, own: Callable[[asyncio.Task[None]], None]) -> None:
         self.open_now: dict[int, Conversation[Any]] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
+        """Handlers under way, by conversation."""
         self._handlers = handlers
         self._own = own
 
@@ -83,7 +93,8 @@ class Conversing:
         is_mine = name.opener == me
         peer = name.acceptor if is_mine else name.opener
         number = driver.core.conversation_number(peer, name.id, is_mine)
-        return self.open_now.get(number)
+        found = self.open_now.get(number)
+        return found if found is not None and found.type == name.type else None
 
     def told(self, effect: News, driver: Driver) -> None:
         """News of a conversation."""
@@ -96,6 +107,12 @@ class Conversing:
         if type(effect) is ConversationOver:
             del self.open_now[effect.conversation]
             conversation.over(effect, _error(effect))
+            task = self._running.get(effect.conversation)
+            if task is not None and conversation.error is not None and not conversation.is_left:
+                linger_s = driver.core.config.conversations.linger_s
+                grace_s = linger_s if conversation.may_be_read_on else HANDLER_GRACE_S
+                end = asyncio.get_running_loop().call_later(grace_s, task.cancel)
+                task.add_done_callback(lambda _: end.cancel())
         else:
             conversation.told(effect)
 
@@ -134,14 +151,24 @@ class Conversing:
             )
             code.handle = self.open_now[effect.conversation] = conversation
             result = handler.call(conversation)
-            if not inspect.isawaitable(result):
-                return  # it has passed the handle on, and whoever has it closes it
-            coroutine = _run(code, conversation, result)
-            task = asyncio.get_running_loop().create_task(coroutine)
-            self._own(task)
+            if inspect.isawaitable(result):
+                self._run(code, conversation, result)
+            elif result is not None:
+                kind = type(result).__name__
+                raise TypeError(f"a handler of conversations says things, and returned a {kind}")
+            # Else it has passed the handle on, and whoever has it closes it.
+
+    def _run(
+        self, code: _HandlersCode, conversation: Conversation[Any], result: Awaitable[Any]
+    ) -> None:
+        coroutine = _close_after(code, conversation, result)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._running[conversation.number] = task
+        task.add_done_callback(lambda _: self._running.pop(conversation.number, None))
+        self._own(task)
 
 
-async def _run(
+async def _close_after(
     code: _HandlersCode, conversation: Conversation[Any], result: Awaitable[Any]
 ) -> None:
     with code:
@@ -150,8 +177,8 @@ async def _run(
 
 
 class _HandlersCode(UsersCode):
-    """A handler of a conversation: its error ends the conversation. The error that the conversation
-    itself ended with, and that the handler let pass, is nobody's failure."""
+    """A handler of a conversation: its error ends the conversation. What the conversation itself
+    ended with, and the handler let pass, is nobody's failure."""
 
     __slots__ = ("_conversation", "handle")
 
@@ -161,9 +188,14 @@ class _HandlersCode(UsersCode):
         self.handle: Conversation[Any] | None = None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if error is not None and self.handle is not None and error is self.handle.error:
-            return True
-        return super().__exit__(kind, error, trace)
+        return self._is_of_the_end(error) or super().__exit__(kind, error, trace)
+
+    def _is_of_the_end(self, error: BaseException | None) -> bool:
+        handle = self.handle
+        if error is None or handle is None or not handle.is_over:
+            return False
+        own = handle.error  # a request within it fails with one of its own that says the same
+        return isinstance(error, Closed) or (type(error) is type(own) and str(error) == str(own))
 
     def refuse(self, code: int, text: str) -> None:
         _leave(self.driver, self._conversation, code, text)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from meshwalk.errors import MalformedFrame, NotAdmitted, TimedOut, Unreachable
 from meshwalk.events import Delivery, Event
-from meshwalk.net.connection import Connection
+from meshwalk.net.connection import LOOK_AGAIN_S, Connection
 from meshwalk.net.conversing import Conversing
 from meshwalk.net.transport import Pipe, Transport
 from meshwalk.net.waiters import Awaited, Waiters
@@ -41,7 +41,6 @@ from meshwalk.wire.peerid import PeerId
 _BROADCAST = Channel.BROADCAST  # a global is found faster than a class's attribute
 JOINED_BYTES_MAX = 64 << 10  # guess: four TLS records; more is written at once and not gathered
 CLOCK_STEP_S = 1.0  # guess: more than a clock drifts between two looks, less than anyone minds
-LOOK_AGAIN_S = 0.05  # guess: in case a transport measures its buffer otherwise than its marks
 
 
 class Application(Protocol):
@@ -230,20 +229,22 @@ class Driver:
     async def leave(self, timeout_s: float) -> None:
         """Close every link in good order; after `timeout_s` those that are left, at once."""
         self._all_gone.clear()
-        self.perform(self.core.leave(self.clock()))
-        self.flush()
-        if self.connections:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._all_gone.wait()
-            except TimeoutError:
-                for connection in list(self.connections.values()):
-                    connection.pipe.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._armed_at = float("-inf")  # never armed again
-        self.waiters.stop()
-        self._conversing.stop()
+        try:
+            self.perform(self.core.leave(self.clock()))
+            self.flush()
+            if self.connections:
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        await self._all_gone.wait()
+                except TimeoutError:
+                    for connection in list(self.connections.values()):
+                        connection.pipe.abort()
+        finally:  # whatever has gone wrong: nobody waits for a node that has stopped
+            if self._timer is not None:
+                self._timer.cancel()
+                self._armed_at = float("-inf")  # never armed again
+            self.waiters.stop()
+            self._conversing.stop()
 
     def abort(self) -> None:
         """Drop every link at once, as a crash would."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from meshwalk.errors import (
     AddressInUse,
     InvalidAddress,
     InvalidArgument,
     NotAdmitted,
     NotRunning,
+    Unreachable,
 )
 from meshwalk.events import EntryFailed, Event, Joined
 from meshwalk.net.subscription import Subscription
 from meshwalk.net.transport import Acceptor, Listener, Transport
-from meshwalk.wire.address import DEFAULT_PORT, Address
+from meshwalk.wire.address import DEFAULT_PORT, Address, Invite, encode_network_name
+from meshwalk.wire.peerid import PeerId
 
 PORTS_TRIED = 100  # guess: nodes that one machine runs side by side without being told ports
 
@@ -46,7 +50,37 @@ def _parse_listen(listen: str | None) -> tuple[list[str], int | None]:
     return [address.host], address.port
 
 
-async def joined(
+def parse_entry(entry: str | Address | Invite, network: str) -> tuple[list[Address], PeerId | None]:
+    """The addresses of an entry to this network, and who is expected there. See `Node.check_entry`.
+
+    Raises `InvalidAddress`, `InvalidInvite`, `InvalidArgument`.
+    """
+    if isinstance(entry, str):
+        is_invite = entry.strip().startswith("meshwalk:")
+        entry = Invite.parse(entry) if is_invite else Address.parse(entry)
+    if isinstance(entry, Address):
+        return [entry], None
+    if encode_network_name(entry.network) != encode_network_name(network):
+        raise InvalidArgument(
+            f"the invite is for the network {entry.network!r}, and this node is in"
+            f" {network!r}; start it with that network's name"
+        )
+    return list(entry.addresses), entry.peer
+
+
+async def joined(events: Subscription[Event], addresses: list[Address], timeout_s: float) -> None:
+    """Return when joined. Raises `Unreachable` after `timeout_s`, and otherwise as `Node.join`."""
+    reasons: dict[Address, str] = {}
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _joined(events, addresses, reasons)
+    except TimeoutError:
+        places = ", ".join(address.host_and_port for address in addresses)
+        why = "; ".join(dict.fromkeys(reasons.values())) or "no answer"
+        raise Unreachable(f"cannot join through {places}: {why}") from None
+
+
+async def _joined(
     events: Subscription[Event], addresses: list[Address], reasons: dict[Address, str]
 ) -> None:
     """Return when joined; note failures; raise when every entry says that trying again is vain."""

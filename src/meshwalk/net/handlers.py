@@ -77,13 +77,15 @@ class Handlers:
         """A decorator for the handler of this type; it replaces an earlier one of the same kind.
 
         `body` declares the type of bodies in place of the annotation. Decorating raises
-        `InvalidArgument` when the handler does not take one argument, when its annotation is
-        nothing of ours or cannot be evaluated, or when bodies cannot be decoded to the type.
+        `InvalidArgument` when the handler does not take one argument, when it yields, when its
+        annotation is nothing of ours or cannot be evaluated, or when bodies cannot be decoded to
+        the type.
         """
         if not isinstance(type, str):
             raise InvalidArgument('a type of messages is text; write @node.on("type")')
 
         def decorate(handler: AnyHandler) -> AnyHandler:
+            _check_returns(handler, type)
             hint = _first_hint(handler, type)
             table, declared = self._declared(handler, hint, has_body=body is not msgspec.UNSET)
             declared = declared if body is msgspec.UNSET else body
@@ -124,6 +126,16 @@ class Handlers:
         if self._conversation is not None:
             names[self._conversation.__name__] = self._conversation
         return names
+
+
+def _check_returns(handler: Callable[..., Any], type: str) -> None:
+    """A generator function runs nothing when it is called, so it can serve nobody."""
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - an object's own
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{_name(handler)} cannot serve {type!r}: a handler does not yield; it returns its"
+                " answer, or says things by `await conversation.send(…)`"
+            )
 
 
 def _first_hint(handler: Callable[..., Any], type: str) -> Any:

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import builtins
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import msgspec
 
 from meshwalk.config import Config
-from meshwalk.errors import (
-    InvalidArgument,
-    NotRunning,
-    TimedOut,
-    Unreachable,
-)
+from meshwalk.errors import InvalidArgument, NotRunning
 from meshwalk.events import Delivery, Event, StoreFailed
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.identity.network import DEFAULT_NETWORK, Network
-from meshwalk.net.conversation import Conversation, ConversationName
+from meshwalk.net.conversation import Conversation, ConversationName, DeclaredT
 from meshwalk.net.conversing import Conversing
 from meshwalk.net.driver import Driver
-from meshwalk.net.entering import joined, open_listener
+from meshwalk.net.entering import joined, open_listener, parse_entry
 from meshwalk.net.handlers import AnyHandler, Handlers
 from meshwalk.net.inbox import Inbox
 from meshwalk.net.interfaces import hosts_of_this_machine
-from meshwalk.net.peers import PeerInfo, peers_of
+from meshwalk.net.peers import PeerInfo, check_peer, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
 from meshwalk.net.serving import Serving
 from meshwalk.net.storage import NodeStorage
 from meshwalk.net.subscription import ITEMS_MAX, Subscription
 from meshwalk.net.surroundings import Surroundings
+from meshwalk.net.tasks import Tasks
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Listener, Transport
 from meshwalk.proto.recording import Write, make_core
 from meshwalk.proto.statistics import NodeStatistics
 from meshwalk.version import AGENT
-from meshwalk.wire.address import Address, Invite, encode_network_name
+from meshwalk.wire.address import Address, Invite
 from meshwalk.wire.content import encode_body
 from meshwalk.wire.peerid import PeerId
-
-log = logging.getLogger("meshwalk")
 
 JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
 
@@ -97,9 +91,9 @@ class Node:
         self._make_transport = transport or _tcp
         self._surroundings = surroundings or Surroundings()
         self._handlers = Handlers(Conversation)
-        self._conversing = Conversing(self._handlers, self._own)
-        self._inbox = Inbox(Serving(self._own, self._handlers))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._conversing = Conversing(self._handlers, self._tasks.own)
+        self._inbox = Inbox(Serving(self._tasks.own, self._handlers))
         self._listener: Listener | None = None
         self._driver: Driver | None = None
         self._storage: NodeStorage | None = None
@@ -133,7 +127,7 @@ class Node:
                 transport,
                 self._inbox,
                 self._conversing,
-                self._own,
+                self._tasks.own,
                 around.clock,
                 around.unix_clock,
             )
@@ -174,16 +168,13 @@ class Node:
         driver, self._driver = self._driver, None
         timeout_s = self.config.link.close_timeout_s
         try:
-            await self._listener.close()
-            await driver.leave(timeout_s)
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                _, stuck = await asyncio.wait(self._tasks, timeout=timeout_s)
-                if stuck:
-                    log.warning("%d handlers do not end when they are cancelled", len(stuck))
+            try:
+                await self._listener.close()
+            finally:
+                await driver.leave(timeout_s)
         finally:
             driver.abort()
+            await self._tasks.end(timeout_s)
             await self._storage.close()
             self._inbox.driver = self._inbox.storage = None
             self._inbox.messages.close()
@@ -262,37 +253,20 @@ class Node:
         """
         driver = self._running
         addresses, expected = self.check_entry(entry)
-        reasons: dict[Address, str] = {}
         async with self.events() as events:
             for address in addresses:
                 driver.perform(driver.core.join(address, expected, driver.clock()))
             driver.flush()
             if self.neighbours:
                 return
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await joined(events, addresses, reasons)
-            except TimeoutError:
-                places = ", ".join(address.host_and_port for address in addresses)
-                why = "; ".join(dict.fromkeys(reasons.values())) or "no answer"
-                raise Unreachable(f"cannot join through {places}: {why}") from None
+            await joined(events, addresses, timeout_s)
 
     def check_entry(self, entry: str | Address | Invite) -> tuple[list[Address], PeerId | None]:
         """The addresses of an entry, and who is expected there if it says so. Dials nobody.
 
         Raises `InvalidAddress`, `InvalidInvite`, `InvalidArgument` (for another network).
         """
-        if isinstance(entry, str):
-            is_invite = entry.strip().startswith("meshwalk:")
-            entry = Invite.parse(entry) if is_invite else Address.parse(entry)
-        if isinstance(entry, Address):
-            return [entry], None
-        if encode_network_name(entry.network) != encode_network_name(self.network.name):
-            raise InvalidArgument(
-                f"the invite is for the network {entry.network!r}, and this node is in"
-                f" {self.network.name!r}; start it with that network's name"
-            )
-        return list(entry.addresses), entry.peer
+        return parse_entry(entry, self.network.name)
 
     # Talking.
 
@@ -332,29 +306,54 @@ class Node:
         Arrives once and in order as long as that lasts; nothing is said of a lost one but the
         event. `unreliable`: sent only if the link has room now, else dropped: then false is
         returned. Longer than `packet_bytes_max` it is sent reliably. Bodies of up to
-        `message_bytes_max` go in parts, so that they hold up nobody.
+        `message_bytes_max` go in parts, so that they hold up nobody; the next one waits while much
+        of them has not gone out.
         Raises `Unreachable` (at no address, or nobody knows one), `NotAdmitted`, `TooBig`,
         `InvalidArgument`, `NotRunning`, `Refused` (too many long messages are under way).
         """
+        check_peer(peer)
         content, data = encode_body(body)
-        driver = self._running
-        if unreliable:
+        driver, size = self._running, len(data)
+        if unreliable and size <= self.config.conversations.packet_bytes_max:
             await driver.waiters.reach(peer)
+            driver = self._running
             was_sent, effects = driver.core.send_unreliably(
                 peer, type, content, data, driver.clock()
             )
             driver.command(effects)
+            if driver.must_yield(size) or not was_sent:
+                await asyncio.sleep(0)  # or a writer in a loop would let nothing become of it
             return was_sent
-        if not driver.waiters.is_ready_for(peer):
-            await driver.waiters.ready_for(peer)
+        if not driver.waiters.is_ready_for(peer, size):
+            await driver.waiters.ready_for(peer, size)
             driver = self._running
         driver.command(driver.core.send(peer, type, content, data, driver.clock()))
         if self._storage is not None and self._storage.keeps_history:
             self._storage.sent(self.id, 0, type, content, data, peer)
-        if driver.must_yield(len(data)):
+        if driver.must_yield(size):
             await asyncio.sleep(0)
         return True
 
+    @overload
+    async def request(
+        self,
+        peer: PeerId,
+        body: Any = b"",
+        type: str = "",
+        timeout_s: float | None = None,
+        *,
+        reply: builtins.type[DeclaredT],
+    ) -> DeclaredT: ...
+    @overload
+    async def request(
+        self,
+        peer: PeerId,
+        body: Any = b"",
+        type: str = "",
+        timeout_s: float | None = None,
+        *,
+        reply: Any = Any,
+    ) -> Any: ...
     async def request(
         self,
         peer: PeerId,
@@ -366,17 +365,40 @@ class Node:
     ) -> Any:
         """Ask any peer, as `send` reaches it, and return its reply; waits while it is slow to read.
 
-        `reply` declares what the reply is decoded to. Raises `Unreachable`, `TimedOut` when no
-        reply comes within `timeout_s` of the sending (by default the configuration's), `Refused`
-        (no handler, it failed, or it could not read the body), `Closed` (the link ended),
-        `MalformedFrame` (the reply is not of its type), `TooBig`, `InvalidArgument`, `NotRunning`.
+        `reply` declares what the reply is decoded to. `timeout_s`, by default the configuration's,
+        counts from the call, what pacing then holds back included; but if the peer must first be
+        reached, or reads slowly, from when that is done. Raises `Unreachable`, `NotAdmitted`,
+        `TimedOut`, `Refused` (no handler, it failed, it could not read the body, or too many
+        requests wait), `Closed` (the link ended, or this node stopped), `MalformedFrame` (the reply
+        is not of its type), `TooBig`, `InvalidArgument`, `NotRunning`.
         """
+        check_peer(peer)
         driver = self._running
         if not driver.waiters.is_ready_for(peer):
             await driver.waiters.ready_for(peer)
             driver = self._running
         return await driver.waiters.request(peer, body, type, timeout_s, reply=reply)
 
+    @overload
+    def open(
+        self,
+        peer: PeerId,
+        type: str,
+        body: Any = b"",
+        *,
+        says: builtins.type[DeclaredT],
+        timeout_s: float | None = None,
+    ) -> Conversation[DeclaredT]: ...
+    @overload
+    def open(
+        self,
+        peer: PeerId,
+        type: str,
+        body: Any = b"",
+        *,
+        says: Any = Any,
+        timeout_s: float | None = None,
+    ) -> Conversation[Any]: ...
     def open(
         self,
         peer: PeerId,
@@ -391,16 +413,19 @@ class Node:
         Returns at once: a peer that is no neighbour is reached meanwhile, and if that fails, using
         the conversation raises `Unreachable`. `body` is what it is opened with. `says` declares
         what the peer's messages are decoded to; one that is not is refused, and skipped here.
-        `timeout_s` ends it with `TimedOut` if it is not over by then. Tens of thousands may be
-        open. Raises `Refused` (too many are), `TooBig`, `InvalidArgument`, `NotRunning`.
+        `timeout_s` ends it with `TimedOut` if it is not over by then. It stays open until both ends
+        have ended it, or one has closed or cancelled it, also when the handle is let go of: use
+        `async with`. Tens of thousands may be open. Raises `Refused` (too many are), `TooBig`,
+        `InvalidArgument`, `NotRunning`.
         """
+        check_peer(peer)
         return self._conversing.open(self._running, peer, type, body, says, timeout_s)
 
     def conversation(self, name: ConversationName) -> Conversation[Any] | None:
         """This node's end of a conversation, by the name that both ends call it.
 
-        None: it is over, or was never known here. Raises `InvalidArgument` when it is between
-        others.
+        None: it is over, or was never known here. Of a conversation of this node with itself, the
+        opener's end. Raises `InvalidArgument` when it is between others.
         """
         return self._conversing.find(name, self._running)
 
@@ -442,26 +467,16 @@ class Node:
     async def ping(self, target: PeerId | str | Address, timeout_s: float = 5.0) -> float:
         """The round-trip time to any peer, or to whoever answers at an address, in seconds.
 
-        Raises `Unreachable`, `NotAdmitted`, `TimedOut`, `InvalidArgument` (this node itself).
+        Text is an address. Raises `Unreachable`, `NotAdmitted`, `TimedOut`, `Closed` (the link or
+        the node), `InvalidArgument` (this node itself, or nothing that names a peer), `NotRunning`.
         """
-        driver = self._running
-        try:
-            async with asyncio.timeout(timeout_s):
-                if isinstance(target, PeerId):
-                    if target == self.id:
-                        raise InvalidArgument("a node has no way to itself that can be measured")
-                    await driver.waiters.reach(target)
-                    link = driver.core.link_to(target)
-                    return await driver.waiters.ping(link.number if link is not None else 0)
-                address = Address.parse(target) if isinstance(target, str) else target
-                number, _ = await driver.waiters.probe(address, None)
-                try:
-                    return await driver.waiters.ping(number)
-                finally:
-                    driver.perform(driver.core.close_link(number, driver.clock()))
-                    driver.flush()
-        except TimeoutError:
-            raise TimedOut(f"no answer within {timeout_s:g} s") from None
+        if isinstance(target, str):
+            target = Address.parse(target)
+        elif not isinstance(target, Address):
+            check_peer(target)
+        if target == self.id:
+            raise InvalidArgument("a node has no way to itself that can be measured")
+        return await self._running.waiters.measure(target, timeout_s)
 
     # What the above share.
 
@@ -470,18 +485,6 @@ class Node:
         if self._driver is None:
             raise NotRunning("the node is not running; use it inside `async with Node(...)`")
         return self._driver
-
-    def _own(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A defect of ours: nothing waits for this task, so say it where it will be seen.
-            task.get_loop().call_exception_handler(
-                {"message": "a task of a meshwalk node failed", "exception": error, "task": task}
-            )
 
     def _store_failed(self, reason: str) -> None:
         self._inbox.happened(StoreFailed(reason))

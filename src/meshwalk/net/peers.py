@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshwalk.errors import InvalidArgument
 from meshwalk.proto.node import NodeCore
 from meshwalk.wire.peerid import PeerId
 
@@ -36,6 +37,15 @@ class PeerInfo(msgspec.Struct, frozen=True):
     """Of that, how long they wait in some queue: what is above the least that was ever seen."""
     clock_offset_s: float | None = None
     """Its machine time minus ours."""
+
+
+def check_peer(peer: object) -> None:
+    """Whether a caller has named a peer as peers are named. Raises `InvalidArgument`."""
+    if not isinstance(peer, PeerId):
+        shown = type(peer).__name__
+        raise InvalidArgument(
+            f"a peer is named by its PeerId, not a {shown}; PeerId.parse(text) makes one of text"
+        )
 
 
 def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import msgspec
 
@@ -24,6 +24,11 @@ log = logging.getLogger("meshwalk")
 
 APPLICATION_CODE_MIN: Final = 100  # guess: room for more codes of ours, and easy to remember
 APPLICATION_CODE_MAX: Final = 2**64 - 1  # a `Refusal` carries 64 bits
+
+
+def is_of_application(code: object) -> TypeGuard[int]:
+    """Whether an application may refuse with this code."""
+    return isinstance(code, int) and APPLICATION_CODE_MIN <= code <= APPLICATION_CODE_MAX
 
 
 class Serving:
@@ -123,7 +128,7 @@ class UsersCode:
 
     def _code_of(self, error: Refused) -> int:
         code: object = error.code  # it is the user's, so perhaps no number at all
-        if isinstance(code, int) and APPLICATION_CODE_MIN <= code <= APPLICATION_CODE_MAX:
+        if is_of_application(code):
             return code
         # A code of ours would have the peer believe that we said it. It may be another peer's
         # refusal, which the handler met and let pass.

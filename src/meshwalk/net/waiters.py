@@ -7,7 +7,8 @@ effect that answers it. Whatever waits is told when the node stops.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from meshwalk.errors import (
@@ -51,6 +52,7 @@ class Waiters:
         self._driver = driver
         self._loop = asyncio.get_running_loop()
         self._is_paced = driver.core.config.pacing.is_on
+        self._part_max = driver.core.config.conversations.part_bytes_max
         self._requests: dict[int, asyncio.Future[tuple[ContentType, bytes]]] = {}
         self._pings: dict[int, tuple[int, asyncio.Future[float]]] = {}
         """Link and waiter, by the ping's id."""
@@ -58,7 +60,7 @@ class Waiters:
         self._reaching: dict[PeerId, list[asyncio.Future[None]]] = {}
         """Who waits for a link to a peer."""
         self._held_back: dict[PeerId, list[asyncio.Future[None]]] = {}
-        """Who waits for pacing to let something out to a peer."""
+        """Who waits until less is held back for a peer: by pacing, or since it is long."""
 
     async def request(
         self,
@@ -89,6 +91,24 @@ class Waiters:
             if self._requests.pop(request, None) is not None:
                 self._driver.core.abandon(request)
         return decode_body(*answer) if reply is Any else decode_body(*answer, reply)
+
+    async def measure(self, target: PeerId | Address, timeout_s: float) -> float:
+        """The round-trip time to a peer or an address. See `Node.ping`."""
+        driver = self._driver
+        try:
+            async with asyncio.timeout(timeout_s):
+                if isinstance(target, PeerId):
+                    await self.reach(target)
+                    link = driver.core.link_to(target)
+                    return await self.ping(link.number if link is not None else 0)
+                number, _ = await self.probe(target, None)
+                try:
+                    return await self.ping(number)
+                finally:
+                    driver.perform(driver.core.close_link(number, driver.clock()))
+                    driver.flush()
+        except TimeoutError:
+            raise TimedOut(f"no answer within {timeout_s:g} s") from None
 
     async def ping(self, link: int) -> float:
         """Measure a link once: seconds. Raises `Closed` when it is not open or does not stay so."""
@@ -128,24 +148,29 @@ class Waiters:
         self._driver.command(self._driver.core.reach(peer, self._driver.clock()))
         await waiter
 
-    async def ready_for(self, peer: PeerId) -> None:
-        """Have a link to any peer, and wait until it may take more."""
+    async def ready_for(self, peer: PeerId, size: int = 0) -> None:
+        """Have a link to any peer, and wait until it may take a message of this many bytes."""
         await self.reach(peer)
         link = self._driver.core.link_to(peer)
         if link is not None and link.number in self._driver.congested:
             await self._driver.room_for(link.number)
-        while self._driver.core.must_wait(peer):
+        while self._must_wait(peer, size):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._held_back.setdefault(peer, []).append(waiter)
             await waiter
 
-    def is_ready_for(self, peer: PeerId) -> bool:
+    def is_ready_for(self, peer: PeerId, size: int = 0) -> bool:
         """Whether `ready_for` would return at once."""
         driver = self._driver
         link = driver.core.link_to(peer)
         if link is None or (driver.congested and link.number in driver.congested):
             return False
-        return not (self._is_paced and driver.core.must_wait(peer))
+        return not self._must_wait(peer, size)
+
+    def _must_wait(self, peer: PeerId, size: int) -> bool:
+        # A message of one part waits for the link alone, unless pacing holds it back.
+        may_wait = self._is_paced or size > self._part_max
+        return may_wait and self._driver.core.must_wait(peer)
 
     # For the driver.
 
@@ -160,7 +185,7 @@ class Waiters:
         if type(effect) is Unanswered:
             request = self._requests.pop(effect.request, None)
             if request is not None:
-                _wake([request], error_of(effect.why, effect.code, effect.text))
+                _wake([request], partial(error_of, effect.why, effect.code, effect.text))
         elif type(effect) is Measured:
             _, ping = self._pings.pop(effect.ping, (0, None))
             if ping is not None and not ping.done():
@@ -173,12 +198,12 @@ class Waiters:
             probe = self._probes.get(effect.link)
             if probe is not None:
                 error = NotAdmitted if effect.not_admitted else Unreachable
-                _wake([probe], error(effect.text))
+                _wake([probe], partial(error, effect.text))
         elif type(effect) is PeerReached:
             _wake(self._reaching.pop(effect.peer, []), None)
         elif type(effect) is PeerUnreached:
             error = NotAdmitted if effect.not_admitted else Unreachable
-            _wake(self._reaching.pop(effect.peer, []), error(effect.text))
+            _wake(self._reaching.pop(effect.peer, []), partial(error, effect.text))
         elif type(effect) is PeerRoom:
             _wake(self._held_back.pop(effect.peer, []), None)
         else:
@@ -187,12 +212,14 @@ class Waiters:
     def link_lost(self, link: int) -> None:
         """No ping on this link will be answered."""
         lost = [waiter for on, waiter in self._pings.values() if on == link]
-        _wake(lost, Closed("the link has closed"))
+        _wake(lost, partial(Closed, "the link has closed"))
 
     def stop(self) -> None:
         """The node has stopped."""
-        stopped = Closed("the node has stopped")
-        _wake(list(self._requests.values()), stopped)
+        stopped = partial(Closed, "the node has stopped")
+        _wake(self._requests.values(), stopped)
+        _wake(self._probes.values(), stopped)
+        _wake((waiter for _, waiter in self._pings.values()), stopped)
         for waiters in (*self._reaching.values(), *self._held_back.values()):
             _wake(waiters, stopped)
 
@@ -214,11 +241,14 @@ def error_of(why: Why, code: int, text: str) -> MeshwalkError:
             assert_never(why)
 
 
-def _wake(waiters: Sequence[asyncio.Future[Any]], error: MeshwalkError | None) -> None:
+def _wake(
+    waiters: Iterable[asyncio.Future[Any]], error: Callable[[], MeshwalkError] | None
+) -> None:
+    """End waiting, each with an error of its own: raising one notes in it where it was raised."""
     for waiter in waiters:
         if waiter.done():
             continue
         if error is None:
             waiter.set_result(None)
         else:
-            waiter.set_exception(error)
+            waiter.set_exception(error())

@@ -238,7 +238,8 @@ class Machines:
             elif type(effect) is Reached:
                 self._out.append(PeerReached(effect.peer))
             elif type(effect) is Unreached:
-                self._on_overlay(list(self.overlay.book.failed(effect.peer, now)), now)
+                if effect.was_dialled:
+                    self._on_overlay(list(self.overlay.book.failed(effect.peer, now)), now)
                 self._out.append(PeerUnreached(effect.peer, effect.text, effect.not_admitted))
                 why = Why.NOT_ADMITTED if effect.not_admitted else Why.UNREACHABLE
                 self.dispatch.unreachable(effect.peer, why, effect.text)

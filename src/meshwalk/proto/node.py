@@ -85,7 +85,7 @@ class NodeCore(Machines):
                     self._on_message(found, frame, now)
                 elif frame.in_regards_to:
                     dispatch.in_conversation(found, frame, now)
-                    if dispatch.wanted:
+                    if dispatch.wanted or dispatch.sending.local:
                         self._after_dispatch(now)
                 elif frame.wants_reply or frame.in_reply_to or frame.sequence or frame.marks:
                     self._on_message(found, frame, now)
@@ -192,6 +192,7 @@ class NodeCore(Machines):
     def reach(self, peer: PeerId, now: float) -> list[Effect]:
         """Have a link to any peer: `PeerReached` or `PeerUnreached` follows, unless there is
         one."""
+        self._check_peer(peer)
         if peer == self.me:
             self.dispatch.party(peer)
             self._out.append(PeerReached(peer))
@@ -256,6 +257,8 @@ class NodeCore(Machines):
             party = self._party_of(peer)
         elif (found := self.dispatch.conversations.open_now.get(conversation)) is None:
             raise Closed("the conversation is over")
+        elif found.outgoing.has_ended:
+            raise Closed("this end has said all in this conversation")
         else:
             party = found.party
         asked = self.dispatch.request(party, type, content, body, timeout_s, now, conversation)
@@ -302,6 +305,7 @@ class NodeCore(Machines):
         self._check(body, type, self.config.conversations.message_bytes_max)
         if timeout_s is not None:
             _check_timeout(timeout_s)
+        self._check_peer(peer)
         party = self.dispatch.party(peer)
         number = self.dispatch.conversations.open(party, type, content, body, timeout_s, now)
         if number is None:
@@ -322,6 +326,11 @@ class NodeCore(Machines):
         party = self.dispatch.parties.get(peer)
         found = party.conversations.get(id * 2 + is_mine) if party is not None else None
         return found.number if found is not None else 0
+
+    def is_full(self, conversation: int) -> bool:
+        """Whether `ConversationRoom` is to be waited for before more is said in it."""
+        found = self.dispatch.conversations.open_now.get(conversation)
+        return found is not None and found.is_told_full
 
     def say(
         self,
@@ -439,12 +448,19 @@ class NodeCore(Machines):
         if party is None and peer == self.me:
             party = self.dispatch.party(peer)
         if party is None or party.link is None:
+            self._check_peer(peer)
             raise NotANeighbour(f"there is no link to {peer.short}; it is not a neighbour")
         return party
+
+    def _check_peer(self, peer: PeerId) -> None:
+        if not isinstance(peer, PeerId):  # else it would be looked for under a name that is none
+            raise InvalidArgument("name a peer by its PeerId; PeerId.parse(text) reads one")
 
     def _check(self, body: bytes, label: str, limit: int) -> None:
         if len(body) > limit:
             raise TooBig(len(body), limit)
+        if type(label) is not str:
+            raise InvalidArgument("a type or topic is text")
         if not label:
             return
         if len(label) > TYPE_CHARACTERS_MAX:

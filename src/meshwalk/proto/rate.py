@@ -32,26 +32,34 @@ class ByteBucket:
     holds over time, and a message larger than the burst goes out as well.
     """
 
-    __slots__ = ("_at", "_tokens", "burst", "per_s")
+    __slots__ = ("_at", "_owed", "_tokens", "burst", "per_s")
 
     def __init__(self, per_s: float, burst: int) -> None:
         self.per_s = per_s
         self.burst = burst
         self._tokens = float(burst)
+        self._owed = 0.0
+        """Of what others have sent, what is not paid for: a second's worth at the most."""
         self._at: float | None = None
 
     def ready_at(self, now: float) -> float:
-        """When something may be sent: `now`, or later."""
+        """When something may be sent: `now`, or later, as far as can be told."""
         if self._at is not None:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_s)
+            gained = (now - self._at) * self.per_s
+            paid = min(self._owed, gained / 2)
+            self._owed -= paid
+            self._tokens = min(self.burst, self._tokens + gained - paid)
         self._at = now
-        return now if self._tokens > 0.0 else now - self._tokens / self.per_s
+        if self._tokens > 0.0:
+            return now
+        missing = -self._tokens
+        return now + (missing + min(self._owed, missing)) / self.per_s
 
     def spend(self, size: int) -> None:
         """So many bytes are sent."""
         self._tokens -= size
 
     def charge(self, size: int) -> None:
-        """So many bytes are sent by others, whom nobody asks to wait: the debt stays below what is
-        paid in a second, so that they hold up the rest for no longer than that."""
-        self._tokens = min(self._tokens, max(self._tokens - size, -self.per_s))
+        """So many bytes are sent by others, whom nobody asks to wait. They take up to half of what
+        comes in from now on, so that they slow the rest down and never stop it."""
+        self._owed = min(self._owed + size, self.per_s)

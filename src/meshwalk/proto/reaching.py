@@ -57,6 +57,8 @@ class Unreached(msgspec.Struct, frozen=True, gc=False):
     """Why, as one line for a person."""
     not_admitted: bool
     """Whether trying again is vain: wherever it was dialled, another network or peer answered."""
+    was_dialled: bool = False
+    """Whether it was dialled in vain just now, and not only remembered to be out of reach."""
 
 
 ReachingEffect: TypeAlias = DialPeer | FindIt | Reached | Unreached
@@ -271,7 +273,8 @@ class Reaching:
         self._drop(wanted)
         self.counts["not reached"] += 1
         refusals = [not_admitted for _, _, not_admitted in wanted.failures]
-        unreached = Unreached(wanted.peer, text, bool(refusals) and all(refusals))
+        is_refused = bool(refusals) and all(refusals)
+        unreached = Unreached(wanted.peer, text, is_refused, was_dialled=bool(refusals))
         self._out.append(unreached)
         # A search that ends in the step in which it began has asked nobody. If no more was done, it
         # cost nothing, and the next may find a neighbour to ask.
@@ -279,7 +282,8 @@ class Reaching:
         if wanted.failures or not asked_nobody:
             if len(self.failed) >= self._config.failures_max:
                 del self.failed[next(iter(self.failed))]
-            failure = Failure(unreached, now + self._config.pause_s)
+            again = msgspec.structs.replace(unreached, was_dialled=False)
+            failure = Failure(again, now + self._config.pause_s)
             self.failed[wanted.peer] = failure
             self._arm_at(failure.until)
 

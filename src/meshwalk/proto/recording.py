@@ -41,6 +41,7 @@ READS: Final = frozenset(
         "conversation_id",
         "conversation_number",
         "deadline",
+        "is_full",
         "link_of",
         "link_to",
         "may_broadcast_at",

@@ -294,8 +294,8 @@ def _kept_by_dispatch(node: SimNode) -> dict[str, int]:
         "peers without a link that something is kept for": sum(not p.links for p in parties),
         "bytes of shared credit given": sum(party.shared_in.used for party in parties),
         "bytes of shared credit used": sum(party.shared_out.used for party in parties),
-        "bytes of unread messages": sum(party.assembling for party in parties),
-        "requests counted for a peer": sum(party.asked + party.served for party in parties),
+        "bytes of unread messages": sum(party.ahead for party in parties),
+        "requests counted for a peer": sum(len(p.asked) + len(p.served) for p in parties),
         "messages that wait for their turn": sum(len(party.waiting or ()) for party in parties),
         "conversations that wait for their turn": sum(
             len(party.turns or ()) + len(party.starved or ()) + len(party.owing or ())

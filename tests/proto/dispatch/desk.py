@@ -7,7 +7,7 @@ from itertools import count
 from meshwalk.config import Config, LinkConfig
 from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.dispatch.effects import DispatchEffect
-from meshwalk.proto.dispatch.table import CREDIT_TIMER
+from meshwalk.proto.dispatch.table import CREDIT_TIMER, LOST_TIMER
 from meshwalk.proto.effects import Effect, Send
 from meshwalk.proto.link import Link, LinkState
 from meshwalk.proto.timers import Timers
@@ -50,12 +50,12 @@ def refusal(to: int, code: int, text: str = "") -> Message:
 class Desk:
     """The dispatch of peer 0."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, me: PeerId = ME) -> None:
         self.timers = Timers()
         self._out: list[Effect] = []
         self._numbers = count(1)
         self.machine = Dispatch(
-            ME,
+            me,
             config or Config(),
             count(100).__next__,
             self.timers,
@@ -63,20 +63,27 @@ class Desk:
             UNIX_OFFSET_S,
         )
 
-    def link(self, peer: int = 1, purpose: Purpose = Purpose.STANDING) -> Link:
+    def link(
+        self,
+        peer: int = 1,
+        purpose: Purpose = Purpose.STANDING,
+        now: float = 0.0,
+        *,
+        is_outbound: bool = False,
+    ) -> Link:
         """A link that has just opened."""
         link = Link(
             next(self._numbers),
             LinkConfig(),
             [],
             count().__next__,
-            outbound=False,
+            outbound=is_outbound,
             remote=Address("10.0.0.1", 1),
-            now=0.0,
+            now=now,
             purpose=purpose,
         )
         link.peer, link.state = peer_of(peer), LinkState.OPEN
-        self.machine.link_opened(link, SHARED_WINDOW_BYTES, 0.0)
+        self.machine.link_opened(link, SHARED_WINDOW_BYTES, now)
         return link
 
     def ask(self, peer: int = 1, timeout_s: float = 5.0) -> int:
@@ -118,7 +125,7 @@ class Desk:
             and not machine.sending.local
             and all(party.is_idle for party in machine.parties.values())
             # The time to tell what has been read comes also when all has been told meanwhile.
-            and all(name == CREDIT_TIMER for name, _ in self.timers.due(float("inf")))
+            and all(name in (CREDIT_TIMER, LOST_TIMER) for name, _ in self.timers.due(float("inf")))
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
 
-from meshwalk.config import Config
+from meshwalk.config import Config, LinkConfig
 from meshwalk.proto.dispatch import dispatch as dispatch_machine
 from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.dispatch.effects import Fault
@@ -88,6 +88,8 @@ class Wire:
         self.is_up = [True, True]
         """Whether each end believes it to be open."""
         self.to: tuple[deque[Message | Credit], deque[Message | Credit]] = (deque(), deque())
+        self.given_up_at = float("inf")
+        """When an end gives it up that does not know yet that the other has lost it."""
         self.wants_room = [False, False]
         """Whether each end has asked to be told when its pipe has room."""
 
@@ -292,10 +294,13 @@ class Pair:
 
     # Wires.
 
-    def connect(self, purpose: Purpose = Purpose.CONVERSATION) -> Wire:
+    def connect(self, dialler: int = 0, purpose: Purpose = Purpose.CONVERSATION) -> Wire:
         """One more link, the same number at both ends."""
         number = next(self._numbers)
-        links = (self._link(number, 0, purpose), self._link(number, 1, purpose))
+        links = (
+            self._link(number, 0, purpose, is_outbound=dialler == 0),
+            self._link(number, 1, purpose, is_outbound=dialler == 1),
+        )
         wire = self.wires[number] = Wire(number, links)
         for end, link in zip(self.ends, links, strict=True):
             window = end.other.config.conversations.shared_window_bytes
@@ -306,14 +311,14 @@ class Pair:
             end.perform()
         return wire
 
-    def _link(self, number: int, index: int, purpose: Purpose) -> Link:
+    def _link(self, number: int, index: int, purpose: Purpose, *, is_outbound: bool) -> Link:
         end = self.ends[index]
         link = Link(
             number,
             end.config.link,
             end.out,
             count().__next__,
-            outbound=index == 0,
+            outbound=is_outbound,
             remote=Address("10.0.0.1", 1),
             now=self.now,
             purpose=purpose,
@@ -322,11 +327,18 @@ class Pair:
         link.room = PIPE_BYTES
         return link
 
+    def retire(self, wire: Wire, index: int) -> None:
+        """One end is to send over another link, if there is one."""
+        end = self.ends[index]
+        wire.links[index].retires_at = self.now
+        end.do(lambda: end.machine.choose_link(end.other.peer, self.now))
+
     def lose(self, wire: Wire, index: int, reason: CloseReason | None = None) -> None:
         """One end finds that the link is lost. What is on its way to it may still come."""
         if not wire.is_up[index]:
             return
         wire.is_up[index] = False
+        wire.given_up_at = self.now + LinkConfig().idle_timeout_s
         end = self.ends[index]
         wire.links[index].state = LinkState.CLOSING
         end.machine.link_gone(wire.links[index], reason, "lost", self.now)
@@ -399,8 +411,10 @@ class Pair:
         """Time passes, and both ends' deadlines come."""
         until = self.now + seconds
         while True:
+            for wire in [w for w in self.wires.values() if self.now >= w.given_up_at]:
+                self.cut(wire)
             nexts = [at for end in self.ends if (at := end.timers.next()) is not None]
-            at = min([*nexts, until])
+            at = min([*nexts, *(wire.given_up_at for wire in self.wires.values()), until])
             self.now = max(self.now, min(at, until))
             for end in self.ends:
                 for key in end.timers.due(self.now):

@@ -36,6 +36,7 @@ def paced(pacing: PacingConfig, **settings: int) -> Config:
         "window_bytes_max": 16384,
         "shared_window_bytes": 16384,
         "part_bytes_max": 1024,
+        "packet_bytes_max": 1024,
         "message_bytes_max": 1 << 20,
         "assembling_bytes_max": 4 << 20,
         "backlog_bytes": 2048,

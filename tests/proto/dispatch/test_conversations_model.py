@@ -71,9 +71,14 @@ class Conversing(RuleBasedStateMachine):
         self.pair.connect()
 
     @precondition(lambda self: len(self.pair.wires) < 3)
-    @rule()
-    def connect(self) -> None:
-        self.pair.connect()
+    @rule(index=ENDS)
+    def connect(self, index: int) -> None:
+        self.pair.connect(index)
+
+    @rule(pick=PICKS, index=ENDS)
+    def retire(self, pick: int, index: int) -> None:
+        if (wire := self.wire(pick)) is not None:
+            self.pair.retire(wire, index)
 
     @rule(pick=PICKS)
     def cut(self, pick: int) -> None:

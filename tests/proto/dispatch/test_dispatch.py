@@ -195,23 +195,48 @@ def test_another_link_to_the_same_peer_takes_over_both_ways() -> None:
     assert desk.hear(heir, reply(id)) == [Answered(id, ContentType.BYTES, b"")]
 
 
-def test_the_link_that_stays_is_sent_over() -> None:
+def test_the_same_link_is_sent_over_until_it_ends_or_retires() -> None:
+    """A defect: messages overtook each other when a node and its peer became neighbours."""
     desk = Desk()
     visitor = desk.link(1, Purpose.CONVERSATION)
     assert desk.machine.link_to(peer_of(1)) is visitor
     old, new = desk.link(), desk.link()
+    assert desk.machine.link_to(peer_of(1)) is visitor
+    visitor.retire(0.0)
+    desk.machine.choose_link(peer_of(1), 0.0)
     assert desk.machine.link_to(peer_of(1)) is new
-    new.retire(0.0)
-    third = desk.link(1, Purpose.CONVERSATION)
+    desk.close(new)
     assert desk.machine.link_to(peer_of(1)) is old
     desk.close(old)
-    assert desk.machine.link_to(peer_of(1)) is third
-    desk.close(third)
-    assert desk.machine.link_to(peer_of(1)) is visitor
+    assert desk.machine.link_to(peer_of(1)) is visitor, "better than none"
     desk.close(visitor)
-    assert desk.machine.link_to(peer_of(1)) is new, "better than none"
-    desk.close(new)
     assert desk.machine.link_to(peer_of(1)) is None
+
+
+def test_a_peer_that_dials_for_a_conversation_has_lost_the_other_links() -> None:
+    """It would not know yet here if the peer's machine has another address now."""
+    desk = Desk()
+    own = desk.link(1, Purpose.CONVERSATION, is_outbound=True)
+    for at in (60.0, 61.0):
+        again = desk.link(1, Purpose.CONVERSATION, at)
+        assert desk.machine.link_to(peer_of(1)) is again
+    desk.close(again)
+    assert desk.machine.link_to(peer_of(1)) is not own
+    desk.link(1, Purpose.CONVERSATION, 120.0, is_outbound=True)
+    assert desk.machine.link_to(peer_of(1)) is not own
+
+
+@pytest.mark.parametrize("peer", [1, 3])
+@pytest.mark.parametrize("is_own_first", [True, False])
+def test_of_links_that_both_have_dialled_at_once_both_choose_the_same(
+    peer: int, is_own_first: bool
+) -> None:
+    desk = Desk(me=peer_of(2))
+    links = {
+        is_own: desk.link(peer, Purpose.CONVERSATION, is_outbound=is_own)
+        for is_own in (is_own_first, not is_own_first)
+    }
+    assert desk.machine.link_to(peer_of(peer)) is links[peer > 2], "that of the smaller id"
 
 
 def test_a_link_is_needed_while_something_goes_on_over_it() -> None:
@@ -245,7 +270,7 @@ def test_a_request_over_a_closing_link_is_not_served_for_ever() -> None:
     desk = Desk()
     link = closing(desk)
     assert desk.hear(link, question()) == []
-    assert desk.machine.counts["too late"] == 1
+    assert desk.machine.requests.counts["too late"] == 1
     (hand,) = desk.hear(link, PLAIN)
     assert isinstance(hand, Deliver)
     assert desk.is_at_rest()
@@ -387,6 +412,20 @@ def test_long_messages_to_a_peer_that_may_have_no_more_are_refused() -> None:
         and effect.frame.channel is Channel.REFUSAL
     ]
     assert [message.in_reply_to for message in refusals] == [2]
+
+
+def test_who_breaks_the_protocol_of_conversations_loses_all_of_them_and_every_link() -> None:
+    """And is told nothing more over the links that are closed after the first."""
+    desk = Desk()
+    link, other = desk.link(), desk.link()
+    numbers = [opened(desk), opened(desk)]
+    desk.told()
+    told = desk.hear(other, Message(1, 0, Channel.APPLICATION, b"", sequence=5))
+    text = "a part that opens nothing and regards nothing"
+    assert told == [
+        *(ConversationOver(number, Why.LINK_LOST, 0, text) for number in numbers),
+        *(Fault(each, CloseReason.PROTOCOL, text) for each in (other, link)),
+    ]
 
 
 def test_a_fault_names_the_link_that_it_came_over() -> None:

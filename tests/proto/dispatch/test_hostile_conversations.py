@@ -232,8 +232,28 @@ def test_many_half_messages_are_refused() -> None:
     pair = hostile_pair(message_bytes_max=10_000, assembling_bytes_max=20_000)
     for id in range(9000, 9060):
         say(pair, part(1, MARK_MORE | MARK_OPENS, bytes(900), id=id))
-    assert pair.ends[1].machine.parties[pair.ends[0].peer].assembling <= 20_000
-    assert RefusalCode.BUSY in refusals(pair)
+    assert len(pair.ends[1].machine.conversations.open_now) == 60
+    assert pair.ends[1].machine.parties[pair.ends[0].peer].growing == 2
+    for id in range(9000, 9060):
+        say(pair, part(2, MARK_MORE, bytes(900), id))
+    # The two that grow are not refused, nor those that share what may lie unread.
+    assert 2 < len(pair.ends[1].machine.conversations.open_now) < 30
+    assert set(refusals(pair)) == {RefusalCode.BUSY}
+
+
+def test_unreliable_messages_keep_the_bound_of_what_lies_unread() -> None:
+    pair = hostile_pair(message_bytes_max=10_000, assembling_bytes_max=20_000)
+    for id in range(9000, 9020):
+        say(pair, part(1, MARK_OPENS, id=id))
+        say(pair, *[part(0, MARK_UNRELIABLE, bytes(1000), id) for _ in range(5)])
+    victim = pair.ends[1]
+    heard = sum(type(effect) is ConversationHeard for effect in victim.effects)
+    assert heard == 20_000 // (1000 + PART)
+    assert victim.machine.conversations.counts["unreliable dropped"] == 100 - heard
+    for talk in list(victim.talks.values()):
+        victim.read(talk)
+    say(pair, part(0, MARK_UNRELIABLE, bytes(1000), 9000))
+    assert heard + 1 == sum(type(effect) is ConversationHeard for effect in victim.effects)
 
 
 def test_a_flood_of_openings_is_refused(pair: Pair) -> None:
@@ -385,7 +405,7 @@ def test_whatever_comes_nothing_raises_and_the_bounds_hold(doings: list[object])
         victim.leave(talk)
     pair.wait(400.0)
     for party in victim.machine.parties.values():
-        assert party.asked == 0
+        assert not party.asked
 
 
 class Anything(dict[int, bytes]):

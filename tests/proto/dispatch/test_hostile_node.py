@@ -96,7 +96,7 @@ class Listener:
         for party in dispatch.parties.values():
             assert party.shared_in.used <= limits.shared_window_bytes
             assert party.shared_out.used >= 0
-            assert 0 <= party.assembling <= limits.assembling_bytes_max
+            assert 0 <= party.ahead <= limits.assembling_bytes_max
             held = sum(c.incoming.window.held for c in party.conversations.values())
             assert held <= limits.shared_window_bytes + limits.per_peer_max * FLOOR_BYTES
 

@@ -21,16 +21,16 @@ def test_each_part_has_its_turn_once(sequences: list[int]) -> None:
     ready: list[int] = []
     for sequence in [*sequences, *range(1, 13)]:
         had = sequence in ready or sequence in (incoming.parked or {})
-        found = incoming.in_order(part(sequence))
-        assert (found is None) is had
-        ready += [message.sequence for message in found or []]
+        assert incoming.has_come(sequence) is had
+        if not had:
+            ready += [message.sequence for message in incoming.in_order(part(sequence))]
         assert ready == list(range(1, len(ready) + 1))
     assert len(ready) == 12
     assert incoming.parked is None
 
 
 def test_what_never_was_in_sequence_has_come_before() -> None:
-    assert Incoming(WINDOW).in_order(part(0)) is None
+    assert Incoming(WINDOW).has_come(0)
 
 
 def hear(incoming: Incoming, message: Message) -> tuple[Message, int] | None:
@@ -38,7 +38,18 @@ def hear(incoming: Incoming, message: Message) -> tuple[Message, int] | None:
     assert incoming.window.receive(len(message.body) + PART_COST_BYTES, 0.0)
     whole = incoming.put_together(message)
     incoming.unread += whole is not None
+    if whole is not None:
+        incoming.is_growing = False
+    elif incoming.wants_to_grow:
+        incoming.grow()
     return whole
+
+
+def read(incoming: Incoming, messages: int, cost: int) -> None:
+    """As `Table` does it, when few messages grow."""
+    incoming.read(messages, cost)
+    if incoming.wants_to_grow:
+        incoming.grow()
 
 
 def test_parts_are_taken_at_once_when_nothing_lies_before_them() -> None:
@@ -49,7 +60,7 @@ def test_parts_are_taken_at_once_when_nothing_lies_before_them() -> None:
     assert whole is not None
     assert (len(whole[0].body), whole[0].marks, whole[1]) == (72, 0, 200)
     assert (incoming.window.taken, incoming.window.ahead) == (200, 200)
-    incoming.read(1, 200)
+    read(incoming, 1, 200)
     assert (incoming.window.taken, incoming.window.ahead) == (200, 0)
 
 
@@ -58,11 +69,11 @@ def test_parts_wait_for_what_lies_before_them() -> None:
     hear(incoming, part(1, bytes(36)))
     hear(incoming, part(2, bytes(36), MARK_MORE))
     assert incoming.window.taken == 0
-    incoming.read(1, 100)
+    read(incoming, 1, 100)
     assert incoming.window.taken == 200
     hear(incoming, part(3, bytes(36)))
     assert (incoming.window.taken, incoming.window.ahead) == (300, 200)
-    incoming.read(1, 200)
+    read(incoming, 1, 200)
     assert (incoming.window.taken, incoming.window.ahead, incoming.unread) == (300, 0, 0)
 
 
@@ -86,12 +97,12 @@ def test_in_the_end_all_is_taken_and_never_more(
                 assert whole[0].body == b"".join(bytes([k]) * s for k, s in enumerate(sizes))
                 waiting.append(whole[1])
             for cost in waiting[: next(pace)]:
-                incoming.read(1, cost)
+                read(incoming, 1, cost)
                 waiting.pop(0)
             window = incoming.window
             assert 0 <= window.taken <= window.received
             assert window.held + window.ahead >= sum(waiting)
             assert incoming.unread == len(waiting)
     for cost in waiting:
-        incoming.read(1, cost)
+        read(incoming, 1, cost)
     assert (incoming.window.held, incoming.window.ahead, incoming.held) == (0, 0, 0)

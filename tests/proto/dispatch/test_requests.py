@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from meshwalk.config import Config, ConversationConfig, RequestConfig
 from meshwalk.proto.dispatch.effects import Fault
-from meshwalk.proto.effects import Answered, Ask, AskGone, Unanswered, Why
+from meshwalk.proto.effects import Answered, Ask, AskGone, Send, Unanswered, Why
 from meshwalk.wire.frames import Channel, CloseReason, ContentType, Message
 from meshwalk.wire.messages import RefusalCode
 
@@ -148,9 +151,6 @@ def test_served_once_and_within_bounds() -> None:
     link = desk.link()
     (ask,) = desk.hear(link, question(1))
     assert isinstance(ask, Ask)
-    (fault,) = desk.hear(link, question(1))
-    assert isinstance(fault, Fault)
-    assert fault.reason is CloseReason.PROTOCOL
     (ask,) = desk.hear(link, question(2))
     assert isinstance(ask, Ask)
     message, code = only_refusal(desk.hear(link, question(3)))
@@ -172,15 +172,29 @@ def test_served_once_and_within_bounds() -> None:
     assert desk.is_at_rest()
 
 
-def test_an_id_is_used_twice_also_when_it_comes_over_another_link() -> None:
+def test_what_is_being_answered_is_not_asked_again() -> None:
+    """Whether it comes in one piece or in parts, over the same link or another, and also when no
+    more requests are taken: a refusal would end the first."""
     desk = narrow()
     link, other = desk.link(), desk.link()
-    (ask,) = desk.hear(link, question(1))
-    assert isinstance(ask, Ask)
-    (fault,) = desk.hear(other, question(1))
-    assert isinstance(fault, Fault)
-    assert (fault.link, fault.reason) == (other, CloseReason.PROTOCOL)
-    assert len(desk.machine.requests.serving) == 1
+    for id in (1, 2):
+        (ask,) = desk.hear(link, question(id))
+        assert isinstance(ask, Ask)
+    in_a_part = msgspec.structs.replace(question(1), sequence=1)
+    for again in (question(1), in_a_part):
+        told = desk.hear(other, again)
+        assert not [e for e in told if isinstance(e, Ask | Fault)]
+        assert not refused(told)
+    assert desk.machine.requests.counts["duplicates"] == 2
+    assert len(desk.machine.requests.serving) == 2
+    assert refused(desk.hear(link, question(3))) == [3]
+
+
+def refused(told: Sequence[object]) -> list[int]:
+    """The messages that have been refused."""
+    frames = [effect.frame for effect in told if isinstance(effect, Send)]
+    refusals = [f for f in frames if isinstance(f, Message) and f.channel is Channel.REFUSAL]
+    return [message.in_reply_to for message in refusals]
 
 
 def test_both_sides_of_a_request_end_with_the_last_link() -> None:

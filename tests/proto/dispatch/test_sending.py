@@ -20,6 +20,7 @@ from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     SHARED_WINDOW_BYTES,
     Channel,
+    CloseReason,
     ContentType,
     Credit,
     Message,
@@ -28,7 +29,7 @@ from meshwalk.wire.frames import (
 from meshwalk.wire.peerid import PeerId
 
 from .pair import Pair
-from .smallnodes import paced, small, small_windows
+from .smallnodes import FIRST_WINDOW, paced, small, small_windows
 
 BYTES = ContentType.BYTES
 COST = 64  # of a message beyond its body: `PART_COST_BYTES`
@@ -353,3 +354,68 @@ def test_unreliable_messages_go_out_when_the_rate_allows_and_never_wait() -> Non
     assert not conversations.say_unreliably(number, "", BYTES, bytes(50), office.now)
     office.run(5.0)
     assert conversations.say_unreliably(number, "", BYTES, bytes(50), office.now)
+
+
+def test_a_broadcast_is_answered_for_by_what_follows() -> None:
+    office = Office(paced(PacingConfig(bytes_per_s=1000, burst_bytes=1000)), 1)
+    party = office.machine.party(PeerId(bytes([1]) * 32))
+    for _ in range(20):
+        office.send(0, bytes(1000 - COST))
+    office.went.clear()
+    for _ in range(100):
+        office.machine.sending.charge(party, 100)
+        office.run(0.1)
+    # Ten seconds, of which the broadcasts took half.
+    assert 4 <= len(office.went) <= 6
+
+
+def test_room_that_unreliable_messages_used_up_comes_back() -> None:
+    office = Office(small(), 1)
+    (link,) = office.links
+    link.room = 1000
+    party = office.machine.party(PeerId(bytes([1]) * 32))
+    sent = [
+        office.machine.send_unreliably(party, "", BYTES, bytes(400), office.now) for _ in range(9)
+    ]
+    office.note()
+    assert sent == [True] * 3 + [False] * 6
+    assert [type(e) for e in office.effects].count(WantRoom) == 1
+    office.machine.room(link, 1000, office.now)
+    assert office.machine.send_unreliably(party, "", BYTES, bytes(400), office.now)
+
+
+def test_those_that_waited_in_vain_do_not_hide_those_that_wait() -> None:
+    """Of more than are fed at once, the first have been served by their floor in the meantime."""
+    pair = Pair(small(shared_window_bytes=FIRST_WINDOW, per_peer_max=200))
+    pair.connect()
+    sender, reader = pair.ends
+    greedy = sender.open()
+    assert greedy is not None
+    while not greedy.is_full:
+        sender.say(greedy, bytes(500))
+    talks = [sender.open() for _ in range(70)]
+    pair.deliver_all()
+    for talk in talks:
+        assert talk is not None
+        for _ in range(12):
+            sender.say(talk, bytes(200))
+    pair.flow()
+    for talk in talks:
+        assert talk is not None
+        theirs = next(t for t in reader.talks.values() if t.name == talk.name)
+        assert theirs.heard == 13
+    pair.finish()
+
+
+def test_long_one_way_messages_make_their_writer_wait() -> None:
+    office = Office(small(), 1)
+    party = office.machine.party(PeerId(bytes([1]) * 32))
+    office.send(0, bytes(1000))
+    assert not office.machine.sending.must_wait(party)
+    office.send(0, bytes(600_000))
+    assert office.machine.sending.must_wait(party)
+    office.machine.link_gone(office.links[0], CloseReason.LEAVING, "", office.now)
+    office.note()
+    assert not office.machine.sending.must_wait(party)
+    assert party.long_bytes == 0
+    assert PeerRoom(party.peer) in office.effects

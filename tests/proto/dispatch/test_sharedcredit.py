@@ -21,7 +21,6 @@ def test_the_floor_is_not_shared() -> None:
 def test_what_lies_beyond_the_floors_is() -> None:
     shared = SharedCredit(100)
     assert shared.take(0, FLOOR_BYTES + 60)
-    assert not shared.is_exceeded
     assert shared.is_scarce
     assert shared.room(0) == FLOOR_BYTES + 40
     assert not shared.take(0, FLOOR_BYTES + 41)
@@ -48,7 +47,7 @@ def test_the_sum_is_that_of_the_parts(steps: list[tuple[int, bool, int]], limit:
             outstanding[which] = max(before - size, 0)
             shared.change(before, outstanding[which])
         assert shared.used == sum(max(n - FLOOR_BYTES, 0) for n in outstanding)
-        assert not shared.is_exceeded
+        assert 0 <= shared.used <= limit
         assert sum(outstanding) <= limit + FLOOR_BYTES * 5
     for n in outstanding:
         shared.change(n, 0)

@@ -8,10 +8,8 @@ are, or when either end leaves it, which a refusal in regard to it says.
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-
-import msgspec
 
 from meshwalk.proto.dispatch.incoming import Incoming
 from meshwalk.proto.dispatch.outgoing import Outgoing
@@ -23,27 +21,28 @@ from meshwalk.wire.peerid import PeerId
 
 
 class Kind(enum.IntEnum):
-    """What a conversation is for. All but the first are one message that is too long for a
-    frame."""
+    """What a conversation is for. All but the first are one message of its opener that is too long
+    for a part: the other end says nothing in it."""
 
     CONVERSATION = 0
     ONE_WAY = 1
     REQUEST = 2
-    """A request, or the reply to one, or both."""
+    REPLY = 3
 
 
 class Conversation:
     """One end of one conversation."""
 
     __slots__ = (
+        "asked",
+        "deadline",
+        "heard_before",
         "id",
         "incoming",
         "is_heard",
         "is_known",
         "is_left",
-        "is_listed",
         "is_mine",
-        "is_retried",
         "is_told_full",
         "key",
         "kind",
@@ -51,7 +50,7 @@ class Conversation:
         "number",
         "outgoing",
         "party",
-        "taken_before",
+        "request",
         "type",
     )
 
@@ -77,21 +76,23 @@ class Conversation:
         self.key = id * 2 + is_mine
         """Its name among those with this peer, at this end."""
         self.kind = kind
+        self.request = 0
+        """The own request that is made in it, or answered by it, and so ends with it."""
         self.type = ""
         self.outgoing = Outgoing(window_max)
         self.incoming = Incoming(window_max)
-        self.is_listed = False
-        """Whether it waits for its turn to send."""
         self.is_told_full = False
         """Whether the application has been asked to wait."""
         self.is_known = False
         """Whether the peer has shown that it knows of it."""
-        self.is_retried = False
-        """Whether it was said again from the beginning, since the peer did not know of it."""
         self.is_heard = False
         """Whether the application knows of it."""
-        self.taken_before = 0
-        """What the peer had taken when it was last looked whether it still reads."""
+        self.asked: dict[int, None] | None = None
+        """Own requests in it that wait for their reply, by id."""
+        self.deadline: float | None = None
+        """When it is broken off."""
+        self.heard_before = 0
+        """What had come when it was last looked whether more of a first message comes."""
         self.is_left = False
         """Whether the application listens no more: what comes is taken and forgotten."""
 
@@ -111,22 +112,19 @@ class Conversation:
         return outgoing.has_ended and incoming.has_ended and incoming.unread == 0
 
 
-class Waiting(msgspec.Struct, frozen=True):
-    """A message that is no part of a conversation and waits for a link, or for its turn."""
-
-    message: Message
-
-
 class Counterparty:
     """What a node keeps for a peer that it talks to: links, conversations, credit, turns."""
 
     __slots__ = (
+        "ahead",
         "asked",
-        "assembling",
         "conversations",
+        "growing",
+        "held_up",
         "is_turn_of_conversations",
         "link",
         "links",
+        "long_bytes",
         "owing",
         "pace",
         "peer",
@@ -149,23 +147,31 @@ class Counterparty:
         self.conversations: dict[int, Conversation] = {}
         self.shared_in = SharedCredit(shared_window)
         self.shared_out = SharedCredit()
-        self.turns: deque[Conversation] | None = None
-        """Conversations with something to send, in turn."""
+        self.turns: OrderedDict[int, Conversation] | None = None
+        """Conversations with something to send, by key, in turn. (The first of a plain dict is not
+        found at once when many before it are gone.)"""
         self.starved: dict[int, Conversation] | None = None
         """Those that wait for shared credit, by key."""
         self.owing: dict[int, Conversation] | None = None
         """Those whose peer does not know yet all that has been taken, by key."""
-        self.waiting: deque[Waiting] | None = None
+        self.waiting: deque[Message] | None = None
+        """Messages that are no part of a conversation and wait for their turn."""
         self.waiting_bytes = 0
+        self.long_bytes = 0
+        """Not sent yet of messages that go one way and are too long for a part."""
         self.is_turn_of_conversations = False
         """Whether one of `waiting` has gone out since any of them did."""
-        self.assembling = 0
-        """Bytes of messages that are being put together or lie unread, beyond all windows."""
+        self.ahead = 0
+        """Bytes of whole messages that lie unread, beyond all windows."""
+        self.growing = 0
+        """Messages whose parts are taken before they are whole."""
+        self.held_up: dict[int, Conversation] | None = None
+        """Conversations with one that waits to be such, by key."""
         self.pace = pace
-        self.asked = 0
-        """Own requests that wait for its reply."""
-        self.served = 0
-        """Its requests that are being answered."""
+        self.asked: dict[int, Conversation | None] = {}
+        """Own requests that wait for its reply, by id, and what they were asked in."""
+        self.served: dict[int, None] = {}
+        """Its requests that are being answered, by id."""
         self.told_exhausted_at: float | None = None
 
     @property
@@ -174,7 +180,10 @@ class Counterparty:
         return not (self.conversations or self.asked or self.served or self.waiting)
 
     def choose_link(self) -> None:
-        """Send over the best of the links: one that is to stay, the newest of several."""
+        """Send on over the same link until it ends or retires, lest what is sent now overtake what
+        was sent before; then over the best of the others: one that stays, the newest of several."""
+        if self.link is not None and self.link in self.links and self.link.retires_at is None:
+            return
         best: Callable[[Link], tuple[bool, bool, int]] = lambda link: (  # noqa: E731
             link.retires_at is None,
             link.is_standing,

@@ -4,8 +4,9 @@ When a link is lost, its conversations go on over another link to the same peer,
 be: whatever may have been lost is said again, and credits, which count from the beginning, show a
 peer that has forgotten the conversation, having restarted, that it is to refuse it.
 
-Limits: conversations with one peer and in all (opening one more is refused), bytes by credit, bytes
-of messages in parts by `assembling_bytes_max` (the conversation is refused), ended ones remembered.
+Limits: conversations with one peer and in all (opening one more is refused), bytes by credit,
+messages in parts by `assembling_bytes_max` (they wait; unread, their conversation is refused),
+ended ones remembered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from meshwalk.proto.dispatch.conversation import Counterparty, Kind
+from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
 from meshwalk.proto.dispatch.effects import DispatchEffect, Reach
 from meshwalk.proto.dispatch.outgoing import Saying
 from meshwalk.proto.dispatch.sending import Sending
@@ -77,21 +78,19 @@ class Conversations:
         conversation.is_heard = True
         conversation.type = type
         if timeout_s is not None:
-            self._timers.set((TIMER, conversation.number), now + timeout_s)
+            conversation.deadline = now + timeout_s
+            self._timers.set((TIMER, conversation.number), conversation.deadline)
         saying = Saying(conversation.id, body, content, type, marks=MARK_OPENS)
         self._table.put(conversation, saying, now)
         return conversation.number
 
     def say_long(self, party: Counterparty, saying: Saying, kind: Kind, now: float) -> bool:
         """Send a message in parts that is none of a conversation. False: there are too many."""
-        is_mine = saying.in_reply_to == 0
-        id = saying.id if is_mine else saying.in_reply_to
-        conversation = party.conversations.get(id * 2 + is_mine)
+        conversation = self._table.add(party, saying.id, is_mine=True, kind=kind)
         if conversation is None:
-            conversation = self._table.add(party, id, is_mine=is_mine, kind=kind)
-            if conversation is None:
-                return False
-            # A reply regards what is known at its other end from its first part on.
+            return False
+        if kind is Kind.REQUEST:
+            conversation.request = saying.id
         self._table.put(conversation, saying, now)
         return True
 
@@ -170,7 +169,7 @@ class Conversations:
             or link is None
             or conversation.outgoing.has_ended
             or conversation.outgoing.sequence == 0  # its opening has not gone out yet
-            or link.room <= 0
+            or not self._sending.has_room(link)
             or not self._sending.may_send(conversation.party, now)
         ):
             self._table.counts["unreliable dropped"] += 1
@@ -189,7 +188,7 @@ class Conversations:
             conversation.marks | MARK_UNRELIABLE,
         )
         link.room -= len(body) + PART_COST_BYTES
-        self._sending.charge(conversation.party, len(body) + PART_COST_BYTES)
+        self._sending.spend(conversation.party, len(body) + PART_COST_BYTES)
         self._sending.now(link, message, now)
         return True
 
@@ -218,21 +217,18 @@ class Conversations:
             return
         self.end(number, now)
         conversation.is_left = True
-        conversation.taken_before = conversation.outgoing.allowance.taken
         incoming = conversation.incoming
         unread = incoming.window.held + incoming.window.ahead - incoming.held
         unread -= incoming.parked_cost
         self._table.took(conversation, incoming.unread, unread, now)
-        self._timers.set((TIMER, number), now + self._config.linger_s)
+        self._linger(conversation, now)
         self._table.forget_if_over(conversation, now)
 
     def leave(self, number: int, code: int, text: str, now: float) -> None:
         """End a conversation at once, in both directions, for a reason that the peer is told."""
         conversation = self._table.open_now.get(number)
         if conversation is not None:
-            self._table.refuse(
-                conversation.party, conversation.id, conversation.is_mine, code, text, now
-            )
+            self._table.refuse_all(conversation, code, text, now)
             self._table.end(conversation, now)
 
     def refuse_said(self, number: int, message: int, code: int, text: str, now: float) -> None:
@@ -241,7 +237,7 @@ class Conversations:
         if conversation is not None:
             marks = 0 if conversation.is_mine else MARK_YOURS
             self._table.refuse_message(
-                conversation.party, message, code, text, now, conversation.id, marks
+                conversation.party, message, code, text, now, conversation.id, marks, None
             )
 
     # Inputs.
@@ -250,9 +246,21 @@ class Conversations:
         """What is said to a peer goes over another link from now on: say again what may be lost."""
         for conversation in list(party.conversations.values()):
             conversation.outgoing.send_again(conversation.id if conversation.is_known else 0)
-            if conversation.outgoing.sequence or not conversation.is_mine:
+            if conversation.is_known:
                 self._table.tell(conversation, now)
             self._sending.list(conversation)
+        if party.turns:
+            self._sending.pump(party, now)
+
+    def look_again(self, party: Counterparty, now: float) -> None:
+        """A link is lost, though not that which is sent over. With it the peer's word may be lost
+        that it has left a conversation, or has heard all: have it say so again."""
+        for conversation in list(party.conversations.values()):
+            if conversation.is_known:
+                self._table.tell(conversation, now)
+            else:
+                conversation.outgoing.send_again()
+                self._sending.list(conversation)
         if party.turns:
             self._sending.pump(party, now)
 
@@ -260,11 +268,13 @@ class Conversations:
         """The last link to a peer is lost. `is_final`: it has gone for good."""
         for conversation in list(party.conversations.values()):
             outgoing = conversation.outgoing
-            is_request = conversation.kind is Kind.REQUEST  # it is lost with the link: see Requests
+            # These are lost with the link: see `Requests`.
+            is_request = conversation.kind in (Kind.REQUEST, Kind.REPLY)
             if is_final or is_request or (outgoing.is_over and conversation.is_left):
                 self._table.forget(conversation, Why.LINK_LOST, 0, why)
             elif conversation.incoming.has_ended and outgoing.has_ended and outgoing.is_over:
                 self._table.forget(conversation)  # both have said all, and nothing can be missing
+        self._table.let_grow(party, now)
         if party.conversations:
             self._wanted.append(Reach(party.peer))
 
@@ -278,17 +288,22 @@ class Conversations:
         conversation = self._table.open_now.get(number)
         if conversation is None:
             return
-        taken = conversation.outgoing.allowance.taken
-        still_reads = taken > conversation.taken_before and not conversation.outgoing.is_over
-        if conversation.is_left and still_reads:
-            # The peer still reads what was said before this end was closed: it is not cut off.
-            conversation.taken_before = taken
-            self._timers.set((TIMER, number), now + self._config.linger_s)
+        if not conversation.is_mine and not conversation.is_left:
+            if not conversation.is_heard:
+                self._look_for_the_rest(conversation, now)
+            return
+        is_late = conversation.deadline is not None and now >= conversation.deadline
+        if conversation.is_left and not is_late:
+            if conversation.outgoing.is_over:
+                text = "the peer has left the conversation"
+                self._table.break_off(conversation, RefusalCode.CANCELLED, text, now)
+            else:
+                # The peer has time to read what was said before this end was closed: what that is
+                # is bounded by credit, and a peer that is gone is noticed by its link.
+                self._linger(conversation, now)
             return
         code, text = RefusalCode.TOO_LATE, "the deadline has passed"
-        self._table.refuse(
-            conversation.party, conversation.id, conversation.is_mine, code, text, now
-        )
+        self._table.refuse_all(conversation, code, text, now)
         self._table.counts["timed out"] += 1
         self._table.end(conversation, now, Why.TIMED_OUT)
 
@@ -297,3 +312,21 @@ class Conversations:
         owing, party.owing = party.owing, None
         for conversation in (owing or {}).values():
             self._table.tell(conversation, now)
+
+    # What the above share.
+
+    def _look_for_the_rest(self, conversation: Conversation, now: float) -> None:
+        """It was a while ago that a peer's first message began."""
+        if self._table.may_still_come(conversation):
+            self._table.await_first(conversation, now)
+        else:
+            self._table.counts["never opened"] += 1
+            text = "no more of the first message has come"
+            self._table.break_off(conversation, RefusalCode.TOO_LATE, text, now, Why.TIMED_OUT)
+
+    def _linger(self, conversation: Conversation, now: float) -> None:
+        """Look after a closed conversation again after a while, and at its deadline."""
+        at = now + self._config.linger_s
+        if conversation.deadline is not None:
+            at = min(at, conversation.deadline)
+        self._timers.set((TIMER, conversation.number), at)

@@ -85,6 +85,10 @@ class Window:
         self.lap = (0, 0.0)
         """What had been taken, and when, at the last end of as much as the window holds."""
 
+    def shut(self) -> None:
+        """Let nothing come."""
+        self.size = self.size_max = self.limit = 0
+
     @property
     def held(self) -> int:
         """Bytes that wait to be read."""

@@ -35,11 +35,13 @@ from meshwalk.proto.effects import Deliver, Effect, PeerRoom, Why
 from meshwalk.proto.link import Link
 from meshwalk.proto.timers import Key, Timers
 from meshwalk.wire.frames import (
+    PART_COST_BYTES,
     Channel,
     CloseReason,
     ContentType,
     Credit,
     Message,
+    Purpose,
 )
 from meshwalk.wire.messages import Refusal, RefusalCode, decode_refusal, encode
 from meshwalk.wire.peerid import PeerId
@@ -50,11 +52,10 @@ TIMERS: Final = frozenset(
         requests_machine.TIMER,
         table_machine.TIMER,
         table_machine.CREDIT_TIMER,
+        table_machine.LOST_TIMER,
         sending_machine.TIMER,
     }
 )
-# guess: who comes back within a minute, at 23 MiB at the worst. A peer whose link was lost says
-# again what it has no credit for, and must not be heard twice.
 
 _APPLICATION: Final = Channel.APPLICATION  # a global is found faster than a class's attribute
 # A peer that ended a link for one of these is not to be sought again.
@@ -135,7 +136,11 @@ class Dispatch:
         assert link is not None
         if len(body) > sending.part_max:
             saying = Saying(id, body, content, type)
-            return self.conversations.say_long(party, saying, Kind.ONE_WAY, now)
+            party.long_bytes += len(body)
+            if self.conversations.say_long(party, saying, Kind.ONE_WAY, now):
+                return True
+            party.long_bytes -= len(body)
+            return False
         message = Message(id, int(now * 1e6), _APPLICATION, body, 0, 0, content, type)
         if sending.is_paced:
             sending.plain(party, message, now)
@@ -147,11 +152,20 @@ class Dispatch:
         self, party: Counterparty, type: str, content: ContentType, body: bytes, now: float
     ) -> bool:
         """Say something one way if the link has room now; false: it was dropped, and counted."""
-        link = party.link
-        if link is None or link.room <= 0 or link.stalled_at is not None or party.waiting:
+        link, size = party.link, len(body) + PART_COST_BYTES
+        if (
+            link is None
+            or link.stalled_at is not None
+            or not self.sending.has_room(link)
+            or not self.sending.may_send(party, now)
+        ):
             self.counts["unreliable dropped"] += 1
             return False
-        return self.send(party, type, content, body, now)
+        message = Message(self._new_id(), int(now * 1e6), _APPLICATION, body, 0, 0, content, type)
+        link.room -= size
+        self.sending.spend(party, size)
+        self.sending.now(link, message, now)
+        return True
 
     def request(
         self,
@@ -168,10 +182,11 @@ class Dispatch:
         if self.requests.is_full:
             return None
         if conversation:
+            asked_in = self.conversations.open_now.get(conversation)
             said = self.conversations.say(conversation, type, content, body, now, wants_reply=True)
             if said is None:
                 return None
-            self.requests.ask(said[0], party, timeout_s, now, conversation)
+            self.requests.ask(said[0], party, timeout_s, now, asked_in)
             return said[0]
         assert party.link is not None
         id = self._new_id()
@@ -198,7 +213,7 @@ class Dispatch:
             return
         if len(body) > self.sending.part_max:
             saying = Saying(self._new_id(), body, content, in_reply_to=request)
-            if not self.conversations.say_long(party, saying, Kind.REQUEST, now):
+            if not self.conversations.say_long(party, saying, Kind.REPLY, now):
                 code, text = RefusalCode.BUSY, "too many conversations are open"
                 self.refuse_message(party, request, code, text, now)
             return
@@ -222,14 +237,18 @@ class Dispatch:
         now: float,
         regards: int = 0,
         marks: int = 0,
+        link: Link | None = None,
     ) -> None:
-        """Refuse one message of a peer, or, with `message` 0, the conversation that it regards."""
-        if party.link is None:
+        """Refuse one message of a peer, or, with `message` 0, the conversation that it regards;
+        over this link if it is open."""
+        if link is None or not link.is_open:
+            link = party.link
+        if link is None:
             return  # a peer that comes back with it is refused then
         body = encode(Refusal(int(code), printable(text)))
         id, at = self._new_id(), int(now * 1e6)
         refusal = Message(id, at, Channel.REFUSAL, body, message, regards, marks=marks)
-        self.sending.now(party.link, refusal, now)
+        self.sending.now(link, refusal, now)
 
     # Inputs.
 
@@ -247,7 +266,9 @@ class Dispatch:
         elif message.in_reply_to:
             self.requests.answered(message.in_reply_to, party, message)
         elif message.wants_reply:
-            self._on_request(party, link, message, now)
+            received_at = now + self.unix_offset_s
+            sent_at = message.sent_at_us * 1e-6 + link.peer_epoch_s + self.unix_offset_s
+            self.hearing.asked(party, message, sent_at, received_at, now)
         else:
             self._out.append(self.one_way(link, message, now))
         if party.link is None:
@@ -298,8 +319,14 @@ class Dispatch:
         # Not more than this node would hold itself: what is said is kept until it is taken.
         own = self._config.conversations.shared_window_bytes
         party.shared_out.limit = min(window, own)
+        # The peer does likewise. It is not held to it: what it may send is `own`.
+        party.shared_in.scarce_above = min(window, own) // 2
         party.links.append(link)
-        self._choose(party, now)
+        if party.link is not None and self._is_better(link, party.link, now):
+            party.link = link
+            self._moved(party, now)
+        else:
+            self._choose(party, now)
 
     def choose_link(self, peer: PeerId, now: float) -> None:
         """One of the links to a peer may be to stay no longer: see which to send over."""
@@ -313,7 +340,14 @@ class Dispatch:
         if party is None or link not in party.links:
             return
         party.links.remove(link)
+        if party.link is not link and party.link is not None:
+            self.conversations.look_again(party, now)
         self._choose(party, now)
+        if party.conversations:
+            # Until then the peer may not have noticed, and what it says over that link is lost.
+            links = self._config.link
+            at = now + links.idle_timeout_s + links.ping_interval_s
+            self._timers.set((table_machine.LOST_TIMER, party.peer), at)
         if party.link is None:
             is_final = self._is_leaving or reason in _FINAL
             self.requests.lost(party, Why.LINK_LOST, text)
@@ -349,8 +383,12 @@ class Dispatch:
         else:
             assert isinstance(what, bytes)
             party = self.parties.get(PeerId(what))
-            if party is not None:
+            if party is None:
+                return
+            if machine == table_machine.CREDIT_TIMER:
                 self.conversations.tell_owed(party, now)
+            elif party.link is not None:
+                self.conversations.look_again(party, now)
 
     def hear_local(self) -> None:
         """Hear what this node has said to itself, in order, and what that leads to."""
@@ -385,15 +423,31 @@ class Dispatch:
         if not party.links and party.is_idle:
             self.parties.pop(party.peer, None)
             self.sending.forget(party.peer)
-            self._timers.cancel((table_machine.CREDIT_TIMER, party.peer))
+            for timer in (table_machine.CREDIT_TIMER, table_machine.LOST_TIMER):
+                self._timers.cancel((timer, party.peer))
 
     def _choose(self, party: Counterparty, now: float) -> None:
         before = party.link
         party.choose_link()
         if party.link is not None and party.link is not before:
-            self.conversations.moved(party, now)
-            if party.waiting:
-                self.sending.pump(party, now)
+            self._moved(party, now)
+
+    def _is_better(self, new: Link, present: Link, now: float) -> bool:
+        """Whether to send over a new link although the present one is open."""
+        if new.purpose is not Purpose.CONVERSATION:
+            return False
+        is_twin = present.purpose is Purpose.CONVERSATION and present.outbound != new.outbound
+        if is_twin and now < present.since + self._config.link.connect_timeout_s:
+            # Both have dialled at once. So it is the same link at both ends:
+            assert new.peer is not None
+            return new.outbound == (self._me < new.peer)
+        # A peer dials for conversations when it has no link: it has lost the present one already.
+        return not new.outbound
+
+    def _moved(self, party: Counterparty, now: float) -> None:
+        self.conversations.moved(party, now)
+        if party.waiting:
+            self.sending.pump(party, now)
 
     def _heard_too_late(self, party: Counterparty, now: float) -> None:
         """The last link to a peer, which is closing, still brought something."""
@@ -407,20 +461,6 @@ class Dispatch:
             if self.sending.must_wait(party):
                 self._out.append(PeerRoom(party.peer))  # whoever waits for it learns of the loss
             party.waiting, party.waiting_bytes = None, 0
-
-    def _on_request(self, party: Counterparty, link: Link, message: Message, now: float) -> None:
-        if party.link is None:
-            self.counts["too late"] += 1  # its answer would find no way back
-            return
-        received_at = now + self.unix_offset_s
-        sent_at = message.sent_at_us * 1e-6 + link.peer_epoch_s + self.unix_offset_s
-        if not self.requests.asked(party, message, sent_at, received_at):
-            if self.requests.is_full_for(party):
-                text = "too many requests are being answered"
-                self.refuse_message(party, message.id, RefusalCode.BUSY, text, now)
-            else:
-                text = "a request's id is used twice"
-                self.wanted.append(Fault(link, CloseReason.PROTOCOL, text))
 
     def _on_refusal(self, party: Counterparty, link: Link, message: Message, now: float) -> None:
         if not message.in_reply_to and not message.in_regards_to:

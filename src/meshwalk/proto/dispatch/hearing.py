@@ -86,15 +86,15 @@ class Hearing:
         if message.sequence == incoming.expected and incoming.parked is None:
             incoming.expected += 1
         else:
-            ready = incoming.in_order(message)
-            if ready is None:
+            if incoming.has_come(message.sequence):
                 self._table.counts["duplicates"] += 1
                 self._table.owe(conversation, now)
                 return
+            ready = []
         # What the sender knows to be outstanding, at the least: so it cannot be in the wrong.
         outstanding = window.received - window.told
         if not window.receive(cost, now):
-            self._breach(link, "more was said than there was credit for")
+            self._breach(party, link, "more was said than there was credit for")
             return
         if not shared.take(outstanding, cost):
             # Not a breach for certain: it may have freed some by leaving another conversation, and
@@ -110,7 +110,7 @@ class Hearing:
             else:
                 self._hear_part(conversation, link, message, now)
             return
-        for part in ready:
+        for part in incoming.in_order(message):
             if conversation.number in self._table.open_now:  # else it has ended by one of them
                 self._hear_part(conversation, link, part, now)
 
@@ -118,17 +118,17 @@ class Hearing:
         """A peer says how much more it can take."""
         is_mine = credit.is_yours
         if not credit.in_regards_to:
-            self._breach(link, "credit in regard to nothing")
+            self._breach(party, link, "credit in regard to nothing")
             return
         conversation = party.conversations.get(credit.in_regards_to * 2 + is_mine)
         if conversation is None:
             self._table.counts["late credit"] += 1
-            self._refuse_unknown(party, credit.in_regards_to, is_mine, now)
+            self._refuse_unknown(party, link, credit.in_regards_to, is_mine, now)
             return
         outgoing = conversation.outgoing
         before = outgoing.allowance.outstanding
         if not outgoing.heard(credit):
-            self._breach(link, "credit for what was never said")
+            self._breach(party, link, "credit for what was never said")
             return
         conversation.is_known = True
         after = outgoing.allowance.outstanding
@@ -136,6 +136,7 @@ class Hearing:
             party.shared_out.change(before, after)
         if not self._table.forget_if_over(conversation, now):
             self._sending.list(conversation)
+            self._sending.send_replies(conversation, now)
             if conversation.is_left and conversation.incoming.window.held:
                 self._tell_left(conversation, now)
         if party.turns or party.starved:
@@ -149,17 +150,31 @@ class Hearing:
             self._table.counts["late refusals"] += 1
             return
         if message.in_reply_to:
-            self._out.append(
-                ConversationRefused(
-                    conversation.number, message.in_reply_to, refusal.code, refusal.text
+            if conversation.is_heard:
+                self._out.append(
+                    ConversationRefused(
+                        conversation.number, message.in_reply_to, refusal.code, refusal.text
+                    )
                 )
-            )
             return
         if refusal.code in (RefusalCode.NO_CONVERSATION, RefusalCode.ENDED):
             self._is_unknown(conversation, refusal, now)
             return
         self._table.counts["refused"] += 1
         self._table.end(conversation, now, Why.REFUSED, refusal.code, refusal.text)
+
+    def asked(
+        self,
+        party: Counterparty,
+        message: Message,
+        sent_at: float,
+        received_at: float,
+        now: float,
+    ) -> None:
+        """A peer asks something that is no part of a conversation."""
+        if not self._requests.asked(party, message, sent_at, received_at):
+            text = "too many requests are being answered"
+            self._table.refuse_message(party, message.id, RefusalCode.BUSY, text, now, 0, 0, None)
 
     # Steps.
 
@@ -169,8 +184,12 @@ class Hearing:
             text = "the peer has left the conversation"
             self._table.break_off(conversation, RefusalCode.CANCELLED, text, now)
 
-    def _breach(self, link: Link, text: str) -> None:
-        self._wanted.append(Fault(link, CloseReason.PROTOCOL, text))
+    def _breach(self, party: Counterparty, link: Link, text: str) -> None:
+        """The peer breaks the protocol: over no other link does it go on."""
+        for conversation in list(party.conversations.values()):
+            self._table.forget(conversation, Why.LINK_LOST, 0, text)
+        for each in (link, *(other for other in party.links if other is not link)):
+            self._wanted.append(Fault(each, CloseReason.PROTOCOL, text))
 
     def _known(
         self, party: Counterparty, link: Link, message: Message, now: float
@@ -178,50 +197,66 @@ class Hearing:
         """The conversation that a first part opens; None, and refused, when it opens none."""
         id, marks = message.in_regards_to, message.marks
         is_mine = bool(marks & MARK_YOURS)
-        is_first = message.sequence == 1 and not marks & MARK_UNRELIABLE
         if id == 0:
             id = message.id
-            if id == 0 or is_mine or not is_first:
-                self._breach(link, "a part that opens nothing and regards nothing")
+            if id == 0 or is_mine or message.sequence != 1 or marks & MARK_UNRELIABLE:
+                self._breach(party, link, "a part that opens nothing and regards nothing")
                 return None
             if (present := party.conversations.get(id * 2)) is not None:
                 return present  # it came before, over another link
-            if id * 2 not in self._table.finished.get(party.peer, ()):
+            is_over = id * 2 in self._table.finished.get(party.peer, ())
+            to = message.in_reply_to
+            is_reply = to and not marks & MARK_OPENS
+            if not is_over and not (is_reply and not self._requests.awaits(to, party)):
                 return self._opened(party, message, now)
-        elif is_mine and is_first and self._requests.awaits(id, party):
-            return self._table.add(party, id, is_mine=True, kind=Kind.REQUEST)
         self._table.counts["unknown conversation"] += 1
-        self._refuse_unknown(party, id, is_mine, now)
+        self._refuse_unknown(party, link, id, is_mine, now)
         return None
 
-    def _refuse_unknown(self, party: Counterparty, id: int, is_mine: bool, now: float) -> None:
+    def _refuse_unknown(
+        self, party: Counterparty, link: Link, id: int, is_mine: bool, now: float
+    ) -> None:
+        # Over the link that it came by: another may be dead already without a sign of that.
         code = self._table.code_of_unknown(party, id * 2 + is_mine)
         is_ended = code is RefusalCode.ENDED
         text = "it has ended here" if is_ended else "no such conversation is known here"
-        self._table.refuse(party, id, is_mine, code, text, now)
+        self._table.refuse(party, id, is_mine, code, text, now, link)
 
     def _opened(self, party: Counterparty, message: Message, now: float) -> Conversation | None:
-        kind = Kind.REQUEST if message.wants_reply else Kind.ONE_WAY
+        kind = Kind.ONE_WAY
         if message.marks & MARK_OPENS:
             kind = Kind.CONVERSATION
+        elif message.in_reply_to:
+            kind = Kind.REPLY
+        elif message.wants_reply:
+            kind = Kind.REQUEST
         conversation = self._table.add(party, message.id, is_mine=False, kind=kind)
         if conversation is None:
             self._table.counts["busy"] += 1
             text = "too many conversations are open"
             self._table.refuse(party, message.id, False, RefusalCode.BUSY, text, now)
+            if kind is Kind.REPLY:
+                refusal = Refusal(int(RefusalCode.BUSY), text)
+                self._requests.refused(message.in_reply_to, party, refusal)
             return None
+        if kind is Kind.REPLY:
+            conversation.request = message.in_reply_to
         conversation.type = message.type
         conversation.is_known = True
+        if message.marks & MARK_MORE:
+            self._table.await_first(conversation, now)
         return conversation
 
     def _hear_part(self, conversation: Conversation, link: Link, part: Message, now: float) -> None:
         incoming = conversation.incoming
         if incoming.has_ended:
-            self._breach(link, "something was said after the end of a conversation")
+            self._breach(
+                conversation.party, link, "something was said after the end of a conversation"
+            )
             return
         if part.marks & MARK_ENDS:
             if not conversation.is_heard or incoming.parts is not None:
-                self._breach(link, "a conversation ends within a message")
+                self._breach(conversation.party, link, "a conversation ends within a message")
                 return
             incoming.has_ended = True
             # What an end has left unread is given back now: the peer waits for nothing else.
@@ -232,10 +267,10 @@ class Hearing:
             if not self._table.forget_if_over(conversation, now):
                 self._table.tell(conversation, now)
             return
-        before = incoming.parts_cost + incoming.window.ahead
+        ahead = incoming.window.ahead
         whole = incoming.put_together(part)
         party = conversation.party
-        party.assembling += incoming.parts_cost + incoming.window.ahead - before
+        party.ahead += incoming.window.ahead - ahead
         count = len(incoming.parts or ())
         size = incoming.parts_cost - PART_COST_BYTES * count
         if whole is not None:
@@ -244,16 +279,17 @@ class Hearing:
             self._table.counts["too big"] += 1
             text = "the message is too long"
             self._table.break_off(conversation, RefusalCode.TOO_BIG, text, now, Why.REFUSED)
-        elif party.assembling > self._config.assembling_bytes_max:
+        elif whole is None:
+            self._table.grow(conversation)
+            self._table.settle(conversation, now)
+        elif party.ahead > self._config.assembling_bytes_max and conversation.is_heard:
+            # What nobody has to wait for, an opening, a request or a reply to one, is read at once.
             self._table.counts["busy"] += 1
             text = "too much is unread already"
             self._table.break_off(conversation, RefusalCode.BUSY, text, now, Why.REFUSED)
-        elif whole is not None:
+        else:
+            self._table.stop_growing(conversation, now)
             self._hear(conversation, link, whole[0], whole[1], now)
-        elif self._table._is_worth_telling(conversation):
-            self._table.tell(conversation, now)
-        elif incoming.window.owed:
-            self._table.owe(conversation, now)
 
     def _hear(
         self, conversation: Conversation, link: Link, message: Message, cost: int, now: float
@@ -287,7 +323,7 @@ class Hearing:
                 )
             )
             return
-        elif not conversation.is_mine:
+        else:
             self._hear_first(conversation, message, sent_at, received_at, now)
         self._table.took(conversation, 1, cost, now)
         self._table.forget_if_over(conversation, now)
@@ -329,12 +365,8 @@ class Hearing:
                 received_at=received_at,
             )
             self._out.append(Deliver(delivery))
-        elif conversation.key in self._table.finished.get(party.peer, ()):
-            # Said again over another link: this conversation is that of the answer already.
-            self._table.counts["duplicates"] += 1
-        elif not self._requests.asked(party, message, sent_at, received_at):
-            text = "too many requests are being answered"
-            self._table.refuse_message(party, message.id, RefusalCode.BUSY, text, now, 0, 0)
+        elif conversation.kind is Kind.REQUEST:
+            self.asked(party, message, sent_at, received_at, now)
 
     def _hear_unreliable(
         self, conversation: Conversation, link: Link, message: Message, now: float
@@ -342,9 +374,11 @@ class Hearing:
         incoming = conversation.incoming
         cost = len(message.body) + PART_COST_BYTES
         window = incoming.window
+        party = conversation.party
         has_room = window.held + window.ahead + cost <= window.size
         if (
             not has_room
+            or party.ahead + cost > self._config.assembling_bytes_max
             or conversation.is_left
             or not conversation.is_heard
             or incoming.has_ended
@@ -353,7 +387,7 @@ class Hearing:
             self._table.counts["unreliable dropped"] += 1
             return
         window.ahead += cost
-        conversation.party.assembling += cost
+        party.ahead += cost
         self._hear(conversation, link, message, cost, now)
 
     def _is_unknown(self, conversation: Conversation, refusal: Refusal, now: float) -> None:
@@ -365,12 +399,6 @@ class Hearing:
         if refusal.code == RefusalCode.ENDED and has_said_all:
             # It has heard all, and its word for that was lost with a link.
             self._table.end(conversation, now)
-        elif not conversation.is_known and not conversation.is_retried and not outgoing.again:
-            # A later part has overtaken the first, over another link.
-            conversation.is_retried = True
-            outgoing.send_again()
-            self._sending.list(conversation)
-            self._sending.pump(conversation.party, now)
         else:
             self._table.counts["forgotten by the peer"] += 1
             self._table.end(conversation, now, Why.REFUSED, refusal.code, refusal.text)

@@ -1,7 +1,8 @@
 """What one end hears in a conversation: parts put in order, put together, and held until read.
 
 Parts may come twice, or out of order, when one link has taken the place of another. Bounded by the
-window: a part beyond it is the sender's breach, whatever its place in the sequence.
+window: a part beyond it is the sender's breach, whatever its place in the sequence. A message that
+is longer than the window comes to its end by growing: its parts are taken before it is whole.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Incoming:
         "expected",
         "has_ended",
         "held",
+        "is_growing",
         "parked",
         "parts",
         "parts_cost",
@@ -41,15 +43,19 @@ class Incoming:
         self.parts_cost = 0
         """Of those, what they cost of the window."""
         self.held = 0
-        """Of that, what is not taken yet, since messages before this one wait to be read."""
+        """Of that, what is not taken yet."""
+        self.is_growing = False
+        """Whether parts are taken as they come."""
 
-    def in_order(self, message: Message) -> list[Message] | None:
-        """The parts whose turn has come: this one and those that waited for it; [] when it must
-        wait. None: it has come before."""
+    def has_come(self, sequence: int) -> bool:
+        """Whether a part with this number has come before."""
+        return sequence < self.expected or (self.parked is not None and sequence in self.parked)
+
+    def in_order(self, message: Message) -> list[Message]:
+        """The parts whose turn has come: this one, which has not come before, and those that waited
+        for it; [] when it must wait."""
         sequence = message.sequence
         parked = self.parked
-        if sequence < self.expected or (parked is not None and sequence in parked):
-            return None
         if sequence > self.expected:
             if parked is None:
                 parked = self.parked = {}
@@ -73,9 +79,10 @@ class Incoming:
             self.parts = []
         self.parts.append(part)
         self.parts_cost += cost
-        self.held += cost
-        if self.unread == 0:
-            self._take_parts()
+        if self.is_growing:
+            self.window.take(cost)
+        else:
+            self.held += cost
         if part.marks & MARK_MORE:
             return None
         first, parts, total = self.parts[0], self.parts, self.parts_cost
@@ -98,10 +105,15 @@ class Incoming:
         ahead = min(window.ahead, cost)
         window.ahead -= ahead
         window.take(cost - ahead)
-        if self.unread == 0:
-            self._take_parts()
 
-    def _take_parts(self) -> None:
-        if self.held:
-            self.window.take(self.held)
-            self.held = 0
+    @property
+    def wants_to_grow(self) -> bool:
+        """Whether parts wait to be taken, and nothing that lies unread is before them."""
+        return self.held > 0 and self.unread == 0
+
+    def grow(self) -> None:
+        """Take the parts that have come, and the others as they come, until the message is whole
+        and `is_growing` is unset."""
+        self.is_growing = True
+        self.window.take(self.held)
+        self.held = 0

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-import msgspec
-
 from meshwalk.config import RequestConfig
 from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
 from meshwalk.proto.effects import Answered, Ask, AskGone, Effect, Unanswered, Why
@@ -21,14 +19,6 @@ from meshwalk.wire.messages import Refusal
 from meshwalk.wire.peerid import PeerId
 
 TIMER: Final = "request"
-
-
-class Asked(msgspec.Struct, frozen=True, gc=False):
-    """An own request that waits."""
-
-    party: Counterparty
-    conversation: int = 0
-    """The number of the conversation that it was asked in; 0 for none."""
 
 
 class Requests:
@@ -43,7 +33,7 @@ class Requests:
         out: list[Effect],
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.waiting: dict[int, Asked] = {}
+        self.waiting: dict[int, Counterparty] = {}
         """Own requests that wait for a reply, by id."""
         self.serving: dict[tuple[PeerId, int], Counterparty] = {}
         """Requests of others that are being answered."""
@@ -64,25 +54,35 @@ class Requests:
         return len(self.waiting) >= self._config.pending_max
 
     def ask(
-        self, id: int, party: Counterparty, timeout_s: float, now: float, conversation: int = 0
+        self,
+        id: int,
+        party: Counterparty,
+        timeout_s: float,
+        now: float,
+        conversation: Conversation | None = None,
     ) -> None:
         """Wait for the reply to a request that is being sent."""
-        self.waiting[id] = Asked(party, conversation)
+        self.waiting[id] = party
         self._last_id = id
-        party.asked += 1
+        party.asked[id] = conversation
+        if conversation is not None:
+            if conversation.asked is None:
+                conversation.asked = {}
+            conversation.asked[id] = None
         self._timers.set((TIMER, id), now + timeout_s)
 
     def awaits(self, id: int, party: Counterparty) -> bool:
         """Whether this peer owes the reply to such a request."""
-        asked = self.waiting.get(id)
-        return asked is not None and asked.party is party
+        return self.waiting.get(id) is party
 
     def abandon(self, id: int) -> bool:
         """Nobody waits for this reply any more. False: nobody did."""
-        asked = self.waiting.pop(id, None)
-        if asked is None:
+        party = self.waiting.pop(id, None)
+        if party is None:
             return False
-        asked.party.asked -= 1
+        conversation = party.asked.pop(id)
+        if conversation is not None and conversation.asked is not None:
+            del conversation.asked[id]
         self._timers.cancel((TIMER, id))
         self._over[id] = False
         if len(self._over) > self._answered_max:
@@ -113,23 +113,24 @@ class Requests:
 
     # Requests of others.
 
-    def is_full_for(self, party: Counterparty) -> bool:
-        """Whether so many requests of a peer are being answered that no more are."""
-        return party.served >= self._config.served_per_peer_max
-
     def asked(
         self, party: Counterparty, message: Message, sent_at: float, received_at: float
     ) -> bool:
-        """A peer asks. False: too many are being answered, or it uses an id twice."""
-        if self.is_full_for(party):
-            self.counts["busy"] += 1
-            return False
+        """A peer asks. False: too many are being answered. What is being answered already is not
+        put to the application again."""
         key = (party.peer, message.id)
         if key in self.serving:
+            self.counts["duplicates"] += 1
+            return True
+        if party.link is None:
+            self.counts["too late"] += 1  # its answer would find no way back
+            return True
+        if len(party.served) >= self._config.served_per_peer_max:
+            self.counts["busy"] += 1
             return False
         self.counts["asked"] += 1
         self.serving[key] = party
-        party.served += 1
+        party.served[message.id] = None
         self._out.append(
             Ask(
                 party.peer,
@@ -147,40 +148,35 @@ class Requests:
         """A request is answered, or will not be: to whom that goes; None when nobody waits."""
         party = self.serving.pop((peer, id), None)
         if party is not None:
-            party.served -= 1
+            del party.served[id]
         return party
 
     # Both.
 
     def lost(self, party: Counterparty, why: Why, text: str) -> None:
         """There is no link to a peer any more: it answers nothing, and waits for nothing."""
-        for id in [i for i, asked in self.waiting.items() if asked.party is party]:
-            if self.waiting[id].conversation == 0:
-                self.abandon(id)
-                self._out.append(Unanswered(id, why, 0, text))
-        for peer, id in [key for key, asker in self.serving.items() if asker is party]:
-            self.done(peer, id)
-            self._out.append(AskGone(peer, id))
+        for id in [i for i, conversation in party.asked.items() if conversation is None]:
+            self.abandon(id)
+            self._out.append(Unanswered(id, why, 0, text))
+        for id in list(party.served):
+            self.done(party.peer, id)
+            self._out.append(AskGone(party.peer, id))
 
     def conversation_gone(
         self, conversation: Conversation, why: Why | None, code: int, text: str
     ) -> None:
         """Whatever was asked in a conversation that is over has no reply."""
-        if conversation.kind is Kind.REQUEST:
-            if why is not None and conversation.is_mine and self.abandon(conversation.id):
-                self._out.append(Unanswered(conversation.id, why, code, text))
+        if conversation.kind is not Kind.CONVERSATION:
+            if why is not None and self.abandon(conversation.request):
+                self._out.append(Unanswered(conversation.request, why, code, text))
             return
-        if not conversation.party.asked:
-            return
-        number = conversation.number
-        for id in [i for i, asked in self.waiting.items() if asked.conversation == number]:
+        for id in list(conversation.asked or ()):
             self.abandon(id)
             self._out.append(Unanswered(id, why or Why.LINK_LOST, code, text))
 
     def _ends(self, id: int, party: Counterparty) -> bool:
         """Whether a reply from this peer ends a request that waits; if so, it waits no more."""
-        asked = self.waiting.get(id)
-        if asked is None or asked.party is not party:
+        if self.waiting.get(id) is not party:
             return False
         self.abandon(id)
         self._over[id] = True

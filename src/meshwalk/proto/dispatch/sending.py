@@ -9,13 +9,13 @@ outgoing messages out to a constant rate (constant per counterparty, and uniform
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from itertools import islice
 from typing import Final
 
 from meshwalk.config import ConversationConfig, PacingConfig
 from meshwalk.events import CreditExhausted
-from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Waiting
+from meshwalk.proto.dispatch.conversation import Conversation, Counterparty, Kind
 from meshwalk.proto.dispatch.outgoing import PART_BYTES_LEAST
 from meshwalk.proto.effects import ConversationRoom, Effect, Happened, PeerRoom, Send, WantRoom
 from meshwalk.proto.link import Link
@@ -58,7 +58,6 @@ class Sending:
     def pump(self, party: Counterparty, now: float) -> None:
         """Send what may be sent now to a peer."""
         if self.is_paced:
-            self._send_replies(party, now)
             self._paced.setdefault(party.peer, party)
             self.tick(now)
         else:
@@ -80,9 +79,7 @@ class Sending:
             size = self._send_one(party, now)
             if not size:
                 continue  # nothing to send, or no room or credit for it: whoever gives some pumps
-            for bucket in (self._node_pace, party.pace):
-                if bucket is not None:
-                    bucket.spend(size)
+            self.spend(party, size)
             turns.append(party)
         self._paced = {party.peer: party for party in (*turns, *later)}
         if wake_at < NEVER:
@@ -103,25 +100,30 @@ class Sending:
         """When pacing allows: a message that is no part of a conversation and no reply."""
         if party.waiting is None:
             party.waiting = deque()
-        party.waiting.append(Waiting(message))
+        party.waiting.append(message)
         party.waiting_bytes += len(message.body) + PART_COST_BYTES
         self.pump(party, now)
 
     def list(self, conversation: Conversation) -> None:
         """Give a conversation that has something to send its turns."""
-        if conversation.is_listed or not conversation.outgoing.is_waiting:
+        if not conversation.outgoing.is_waiting:
             return
-        conversation.is_listed = True
         party = conversation.party
         if party.turns is None:
-            party.turns = deque()
-        party.turns.append(conversation)
+            party.turns = OrderedDict()
+        party.turns.setdefault(conversation.key, conversation)
 
     def want_room(self, link: Link) -> None:
         """Have the driver say when the link can take more."""
         if not link.wants_room:
             link.wants_room = True
             self._out.append(WantRoom(link.number))
+
+    def has_room(self, link: Link) -> bool:
+        """Whether a link can take more now; if not, it is asked to say when."""
+        if link.room <= 0:
+            self.want_room(link)
+        return link.room > 0
 
     def charge(self, party: Counterparty | None, size: int) -> None:
         """Something that is not held back was sent, a broadcast: the others wait the longer."""
@@ -138,13 +140,26 @@ class Sending:
         buckets = (self._node_pace, party.pace)
         return all(bucket is None or bucket.ready_at(now) <= now for bucket in buckets)
 
+    def spend(self, party: Counterparty, size: int) -> None:
+        """Something was sent that `may_send` let out."""
+        for bucket in (self._node_pace, party.pace):
+            if bucket is not None:
+                bucket.spend(size)
+
     def free_at(self, now: float) -> float:
         """When the node's rate allows more."""
         return now if self._node_pace is None else self._node_pace.ready_at(now)
 
     def must_wait(self, party: Counterparty) -> bool:
-        """Whether so much waits for the peer that a writer should add nothing."""
-        return party.waiting_bytes > self._pacing.waiting_bytes_max
+        """Whether so much waits for the peer, one way, that a writer should add nothing."""
+        return party.waiting_bytes + party.long_bytes > self._pacing.waiting_bytes_max
+
+    def long_gone(self, party: Counterparty, size: int) -> None:
+        """So much of a long message that goes one way has gone out, or will not go."""
+        was_full = self.must_wait(party)
+        party.long_bytes -= size
+        if was_full and not self.must_wait(party):
+            self._out.append(PeerRoom(party.peer))
 
     def bucket_of_a_peer(self) -> ByteBucket | None:
         """The rate for one more peer."""
@@ -179,7 +194,7 @@ class Sending:
                 self.want_room(link)
                 return 0
             assert party.turns is not None
-            conversation = party.turns.popleft()
+            _, conversation = party.turns.popitem(last=False)
             if (size := self._send_part(conversation, link, now)) > 0:
                 return size
         party.turns = None
@@ -189,26 +204,25 @@ class Sending:
         """Give turns to some of those that wait for shared credit, if there is some: it lasts for
         one part at the least. Not to all: there may be ten thousand, and credit for a few."""
         shared = party.shared_out
-        if not party.starved or shared.limit - shared.used < PART_BYTES_LEAST + PART_COST_BYTES:
+        if shared.limit - shared.used < PART_BYTES_LEAST + PART_COST_BYTES:
             return False
-        for key in list(islice(party.starved, FED_AT_ONCE)):
-            conversation = party.starved.pop(key)
-            self.list(conversation)
+        while party.starved and not party.turns:  # some have been served since, by their floor
+            for key in list(islice(party.starved, FED_AT_ONCE)):
+                self.list(party.starved.pop(key))
         return bool(party.turns)
 
-    def _send_replies(self, party: Counterparty, now: float) -> None:
-        """What answers a message is not held back, but by credit and by the link."""
-        link = party.link
-        if link is None or party.turns is None:
+    def send_replies(self, conversation: Conversation, now: float) -> None:
+        """What answers a message is not held back by pacing, but by credit and by the link."""
+        link = conversation.party.link
+        if not self.is_paced or link is None:
             return
-        for conversation in list(party.turns):
-            while conversation.outgoing.is_reply_next and link.room > 0:
-                if not self._send_part(conversation, link, now):
-                    break
+        while conversation.outgoing.is_reply_next and link.room > 0:
+            if not self._send_part(conversation, link, now):
+                return
 
     def _send_waiting(self, party: Counterparty, link: Link, now: float) -> int:
         assert party.waiting is not None
-        message = party.waiting.popleft().message
+        message = party.waiting.popleft()
         size = len(message.body) + PART_COST_BYTES
         was_full = self.must_wait(party)
         party.waiting_bytes -= size
@@ -220,8 +234,9 @@ class Sending:
         return size
 
     def _send_part(self, conversation: Conversation, link: Link, now: float) -> int:
+        """Send the next part of a conversation, and give it one more turn if that is not the last:
+        how much it was; 0 for none."""
         outgoing, party = conversation.outgoing, conversation.party
-        conversation.is_listed = False
         if not outgoing.is_waiting:
             return 0
         need = outgoing.cost_of_next()
@@ -243,6 +258,8 @@ class Sending:
         size = len(message.body) + PART_COST_BYTES
         link.room -= size
         self.now(link, message, now)
+        if cost and conversation.kind is Kind.ONE_WAY:
+            self.long_gone(party, len(message.body))
         self.list(conversation)
         if conversation.is_told_full and outgoing.backlog_bytes <= self._backlog_low:
             conversation.is_told_full = False

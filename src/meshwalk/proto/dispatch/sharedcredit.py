@@ -15,10 +15,12 @@ from meshwalk.wire.frames import FLOOR_BYTES, SHARED_WINDOW_BYTES
 class SharedCredit:
     """One end's count of what may be outstanding together."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "scarce_above", "used")
 
     def __init__(self, limit: int = SHARED_WINDOW_BYTES) -> None:
         self.limit = limit
+        self.scarce_above = limit // 2
+        """Whoever can give back some should do so at once when more than this is used."""
         self.used = 0
 
     def room(self, outstanding: int) -> int:
@@ -44,10 +46,5 @@ class SharedCredit:
 
     @property
     def is_scarce(self) -> bool:
-        """Whether more than half is used: then whoever can give back some should do so at once."""
-        return 2 * self.used > self.limit
-
-    @property
-    def is_exceeded(self) -> bool:
-        """Whether the other end has not kept to it."""
-        return self.used > self.limit
+        """Whether the other end may have to wait for some."""
+        return self.used > self.scarce_above
