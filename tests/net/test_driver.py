@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -230,6 +230,64 @@ async def test_a_peer_that_reads_slowly_but_steadily_keeps_its_link() -> None:
         assert link.stalled_at is not None
         assert link.stalled_at > began_at, "the time that it may take nothing begins anew"
         assert pipe.unsent_bytes > SMALL_BUFFERS.link.send_buffer_high_bytes
+    finally:
+        await leaf.stop()
+        await centre.stop()
+
+
+class Silent:
+    """A pipe that never tells of its buffer, and says that so much waits."""
+
+    def __init__(self, pipe: MemoryPipe, unsent_bytes: int) -> None:
+        self._pipe = pipe
+        self.unsent_bytes = unsent_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+
+@pytest.mark.parametrize("how", ["for a turn", "for long", "to the byte"])
+async def test_a_pipe_that_was_full_and_told_nobody_is_looked_at_again(how: str) -> None:
+    hub = MemoryHub()
+    leaf = in_memory(hub)
+    centre = await mesh(hub, [leaf])
+    heard = 0
+
+    @leaf.on("sink")
+    async def sink(conversation: meshwalk.Conversation) -> None:
+        nonlocal heard
+        async for _ in conversation:
+            heard += 1
+
+    async def write() -> None:
+        for _ in range(20):
+            await conversation.send(bytes(20_000))
+
+    try:
+        (connection,) = driver_of(centre).connections.values()
+        conversation = centre.open(leaf.id, "sink")
+        await conversation.send("begin")
+        await until(lambda: heard == 1)
+        high = SMALL_BUFFERS.link.send_buffer_high_bytes
+        silent = Silent(pipes_of(centre)[0], high if how == "to the byte" else high + 1)
+        connection.pipe = cast("Any", silent)
+        writer = asyncio.create_task(write())
+        if how != "to the byte":
+            while connection._look is None:
+                await asyncio.sleep(0)
+            if how == "for long":
+                await until(lambda: isinstance(connection._look, asyncio.TimerHandle))
+            assert heard < 20
+            silent.unsent_bytes = 0
+        await writer
+        await until(lambda: heard == 21)
+        silent.unsent_bytes = high + 1
+        writer = asyncio.create_task(write())
+        await until(lambda: connection._look is not None)
+        connection.pipe.abort()
+        await until(lambda: connection.link not in driver_of(centre).connections)
+        assert connection._look is None, "nobody looks at a pipe that is gone"
+        writer.cancel()
     finally:
         await leaf.stop()
         await centre.stop()

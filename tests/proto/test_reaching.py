@@ -39,7 +39,7 @@ class Bench:
     """A machine, what the node knows of addresses, and its clock."""
 
     def __init__(self, *known: Address, **limits: float) -> None:
-        self.config = msgspec.structs.replace(ReachConfig(), **limits)
+        self.config = msgspec.structs.replace(ReachConfig(), **{"searches": 1, **limits})
         self.known: dict[PeerId, list[Address]] = {PEER: list(known)}
         self.timers = Timers()
         config = Config(reach=self.config, overlay=OverlayConfig(addresses_per_peer_max=3))
@@ -424,3 +424,27 @@ def test_any_order_keeps_the_bounds_and_leaves_nobody_waiting(
         bench.perform(effects, now + 60)
     assert bench.waiting == set()
     assert bench.is_idle()
+
+
+def test_a_search_that_missed_is_made_again() -> None:
+    bench = Bench(searches=2)
+    assert bench.want(0.0) == [FindIt(PEER)]
+    assert bench.reaching.not_found(PEER, "nobody asked knows one", 1.0) == [FindIt(PEER)]
+    (effect,) = bench.reaching.not_found(PEER, "nobody asked knows one", 2.0)
+    assert isinstance(effect, Unreached)
+
+
+def test_a_record_that_led_nowhere_is_searched_for_anew() -> None:
+    bench = Bench(searches=2)
+    bench.want(0.0)
+    (dial,) = bench.reaching.found(PEER, [at(1)], 1.0)
+    assert dial == DialPeer(PEER, at(1))
+    bench.reaching.dialling(PEER, 101)
+    assert bench.fail(101, 2.0) == [FindIt(PEER)]
+
+
+def test_nobody_to_ask_is_no_search() -> None:
+    bench = Bench(searches=2)
+    bench.want(0.0)
+    (effect,) = bench.reaching.not_found(PEER, "there is nobody to ask", 0.0)
+    assert isinstance(effect, Unreached)

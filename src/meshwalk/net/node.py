@@ -22,7 +22,7 @@ from meshwalk.net.entering import joined, open_listener, parse_entry
 from meshwalk.net.handlers import AnyHandler, Handlers
 from meshwalk.net.inbox import Inbox
 from meshwalk.net.interfaces import hosts_of_this_machine
-from meshwalk.net.peers import PeerInfo, check_peer, peers_of
+from meshwalk.net.peers import PeerInfo, check_peer, parse_target, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
 from meshwalk.net.serving import Serving
 from meshwalk.net.storage import NodeStorage
@@ -470,10 +470,7 @@ class Node:
         Text is an address. Raises `Unreachable`, `NotAdmitted`, `TimedOut`, `Closed` (the link or
         the node), `InvalidArgument` (this node itself, or nothing that names a peer), `NotRunning`.
         """
-        if isinstance(target, str):
-            target = Address.parse(target)
-        elif not isinstance(target, Address):
-            check_peer(target)
+        target = parse_target(target)
         if target == self.id:
             raise InvalidArgument("a node has no way to itself that can be measured")
         return await self._running.waiters.measure(target, timeout_s)

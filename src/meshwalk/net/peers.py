@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
-from meshwalk.errors import InvalidArgument
+from meshwalk.errors import InvalidArgument, InvalidPeerId
 from meshwalk.proto.node import NodeCore
+from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
 
 
@@ -46,6 +49,18 @@ def check_peer(peer: object) -> None:
         raise InvalidArgument(
             f"a peer is named by its PeerId, not a {shown}; PeerId.parse(text) makes one of text"
         )
+
+
+def parse_target(target: PeerId | str | Address) -> PeerId | Address:
+    """Whom a ping is for; text is an address. Raises `InvalidArgument`."""
+    if isinstance(target, str):
+        with contextlib.suppress(InvalidPeerId):
+            PeerId.parse(target)
+            raise InvalidArgument("this text names a peer; PeerId.parse(text) makes its PeerId")
+        return Address.parse(target)
+    if not isinstance(target, Address):
+        check_peer(target)
+    return target
 
 
 def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:

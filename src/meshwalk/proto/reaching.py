@@ -3,7 +3,7 @@
     want --> addresses known? --dial--> none answers --> search --> dial what it brings --> fail
                    `----------- no ---------------------^  `-- nobody knows one -----------^
 
-Per wanted peer that happens once, within one deadline. It ends as soon as any link to the peer is
+Per wanted peer that happens once, but for the search, which is made again, within one deadline. It ends as soon as any link to the peer is
 open, whoever dialled. A failure is remembered for a while, so that an application which tries again
 and again gets its answer without a packet. Decides only; knows neither links nor the overlay.
 """
@@ -89,6 +89,7 @@ class Wanted(msgspec.Struct):
     """Under way, by link."""
     search: Search = Search.TO_COME
     searching_since: float = 0.0
+    searches: int = 0
     why_not_found: str = ""
     failures: list[tuple[Address, str, bool]] = []
     """Addresses that did not answer: why, and whether they did not admit us."""
@@ -261,13 +262,21 @@ class Reaching:
                 wanted.patient_until = now + self._config.next_dial_s
                 self._out.append(DialPeer(wanted.peer, wanted.asked_for))
         elif wanted.search is Search.TO_COME and may_begin:
-            self.counts["searched"] += 1
-            wanted.search, wanted.searching_since = Search.UNDER_WAY, now
-            self._out.append(FindIt(wanted.peer))
+            self._search(wanted, now)
         elif wanted.search is Search.DONE and not is_busy:
-            self._fail(wanted, self._text(wanted), now)
-            return
+            # One that ended in the step in which it began has found nobody to ask.
+            has_asked = wanted.searching_since < now
+            if not has_asked or wanted.searches >= self._config.searches:
+                self._fail(wanted, self._text(wanted), now)
+                return
+            self._search(wanted, now)
         self._arm(wanted)
+
+    def _search(self, wanted: Wanted, now: float) -> None:
+        self.counts["searched"] += 1
+        wanted.searches += 1
+        wanted.search, wanted.searching_since = Search.UNDER_WAY, now
+        self._out.append(FindIt(wanted.peer))
 
     def _fail(self, wanted: Wanted, text: str, now: float) -> None:
         self._drop(wanted)
