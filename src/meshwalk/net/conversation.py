@@ -218,9 +218,10 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         `Node.request`, and what ended the conversation.
         """
         await self._may_say()
-        return await self._driver.waiters.request(
-            self.peer, body, type, timeout_s, reply=reply, conversation=self.number
-        )
+        driver = self._driver
+        asked = driver.waiters.ask(self.peer, body, type, timeout_s, self.number)
+        self._is_full = driver.core.is_full(self.number)
+        return await driver.waiters.answer(*asked, reply)
 
     async def reply(self, message: Said[Any], body: Any) -> None:
         """Answer a message of the peer that `wants_reply`. Waits and raises as `send`."""

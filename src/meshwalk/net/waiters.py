@@ -70,9 +70,14 @@ class Waiters:
         timeout_s: float | None,
         *,
         reply: Any,
-        conversation: int = 0,
     ) -> Any:
         """Ask and wait for the reply. See `Node.request`."""
+        return await self.answer(*self.ask(peer, body, type, timeout_s), reply)
+
+    def ask(
+        self, peer: PeerId, body: Any, type: str, timeout_s: float | None, conversation: int = 0
+    ) -> tuple[int, asyncio.Future[tuple[ContentType, bytes]]]:
+        """Ask: what `answer` waits for."""
         content, data = encode_body(body)
         timeout_s = self._driver.core.config.requests.timeout_s if timeout_s is None else timeout_s
         asked = self._driver.core.request(
@@ -85,6 +90,12 @@ class Waiters:
         # Before anything is sent: sending may end the link, and with it the request.
         self._requests[request] = waiter
         self._driver.command(effects)
+        return request, waiter
+
+    async def answer(
+        self, request: int, waiter: asyncio.Future[tuple[ContentType, bytes]], reply: Any
+    ) -> Any:
+        """Wait for the reply to what was asked."""
         try:
             answer = await waiter
         finally:

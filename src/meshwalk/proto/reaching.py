@@ -3,9 +3,10 @@
     want --> addresses known? --dial--> none answers --> search --> dial what it brings --> fail
                    `----------- no ---------------------^  `-- nobody knows one -----------^
 
-Per wanted peer that happens once, but for the search, which is made again, within one deadline. It ends as soon as any link to the peer is
-open, whoever dialled. A failure is remembered for a while, so that an application which tries again
-and again gets its answer without a packet. Decides only; knows neither links nor the overlay.
+Per wanted peer that happens once, but for the search, which is made again, within one deadline. It
+ends as soon as any link to the peer is open, whoever dialled. A failure is remembered for a while,
+so that an application which tries again and again gets its answer without a packet. Decides only;
+knows neither links nor the overlay.
 """
 
 from __future__ import annotations
