@@ -24,6 +24,7 @@ from meshwalk.config import Config
 from meshwalk.identity.keys import KeyPair
 from meshwalk.identity.network import Network
 from meshwalk.net.tcp import TcpTransport
+from meshwalk.net.transport import Pipe
 from meshwalk.wire.address import Address
 from meshwalk.wire.codec import encode_frame
 from meshwalk.wire.frames import (
@@ -281,8 +282,19 @@ def member_bytes(rng: Random) -> bytes:
             return first + b"".join(encode_frame(frame(rng)) for _ in range(rng.randrange(40)))
 
 
+async def let_in(transport: TcpTransport, address: Address) -> Pipe:
+    """A pipe to the victim. Its limits may be reached for a moment, on a machine that is busy."""
+    while True:
+        try:
+            return await transport.dial(address, None)
+        except meshwalk.Unreachable as error:
+            if "may be full" not in str(error):
+                raise
+            await asyncio.sleep(0.01)
+
+
 async def attack_as_member(transport: TcpTransport, address: Address, rng: Random) -> None:
-    pipe = await transport.dial(address, None)
+    pipe = await let_in(transport, address)
     attacker = Attacker()
     pipe.start(attacker)
     data = member_bytes(rng)
