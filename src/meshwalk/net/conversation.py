@@ -46,7 +46,7 @@ else:
 DeclaredT = typing.TypeVar("DeclaredT")
 """What a caller declares that it will get."""
 
-READ_AT_BYTES: Final = FIRST_WINDOW_BYTES // 4  # guess: often enough that no sender waits for it
+READ_AT_BYTES: Final = FIRST_WINDOW_BYTES // 2  # guess: often enough that no sender waits for it
 
 _LEFT: Final = "this end has left the conversation"
 
