@@ -141,7 +141,8 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
         self._decode = decode
         self._items: deque[ConversationHeard] | None = None  # an empty deque takes 600 bytes
         self._waiter: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._room: list[asyncio.Future[None]] | None = None
+        """Writers that wait until it is not full."""
         self._read_count = 0
         self._read_cost = 0
         self._is_full = False
@@ -468,16 +469,18 @@ class Conversation(AsyncIterator[Said[BodyT]], Generic[BodyT]):
             self._waiter = None
 
     async def _wait_for_room(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._room is None:
-            self._room = asyncio.get_running_loop().create_future()
-        # Shielded: several may wait, and one that is cancelled must not take it from the others.
-        await asyncio.shield(self._room)
+            self._room = []
+        self._room.append(waiter)
+        await waiter
 
     def _has_room(self) -> None:
         self._is_full = False
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
+        waiters, self._room = self._room, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

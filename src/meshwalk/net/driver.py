@@ -40,6 +40,8 @@ from meshwalk.wire.peerid import PeerId
 
 _BROADCAST = Channel.BROADCAST  # a global is found faster than a class's attribute
 JOINED_BYTES_MAX = 64 << 10  # guess: four TLS records; more is written at once and not gathered
+YIELD_BYTES = 256 << 10  # guess: a quarter of a millisecond of bulk
+YIELD_COST_BYTES = 576  # measured: what a message costs beyond its bytes, so some 400 small ones
 CLOCK_STEP_S = 1.0  # guess: more than a clock drifts between two looks, less than anyone minds
 
 
@@ -177,8 +179,8 @@ class Driver:
 
     def must_yield(self, size: int) -> bool:
         """Whether a writer that has just sent so many bytes should let others run."""
-        self._gathered += size + 64
-        if self._gathered < JOINED_BYTES_MAX:
+        self._gathered += size + YIELD_COST_BYTES
+        if self._gathered < YIELD_BYTES:
             return False
         self._gathered = 0
         return True
