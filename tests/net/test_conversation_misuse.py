@@ -281,7 +281,7 @@ async def test_unreliable_writers_let_others_run(world: World) -> None:
         counting, before = asyncio.create_task(others()), turns
         for _ in range(200):
             assert await send(bytes(1000), unreliable=True)
-        assert turns - before >= 3, "one for each 64 KiB"
+        assert turns > before, "one for some 400 small messages"
         link = driver_of(bert).core.link_to(anna.id)
         assert link is not None
         before, dropped = turns, 0
