@@ -307,7 +307,7 @@ def _talkative(plan: Plan, rng: Random) -> Plan:
         peer_bytes_per_s=rng.choice([0.0, 0.0, 0.0, max(20_000.0, 40.0 * plan.body_bytes_max)]),
     )
     reach = ReachConfig(
-        timeout_s=rng.choice([10.0, 20.0]),
+        timeout_s=rng.choice([20.0, 30.0]),  # two searches and a dial fit in it
         pause_s=rng.choice([0.5, 5.0]),
         peers_max=rng.choice([2, 64, 64]),
     )

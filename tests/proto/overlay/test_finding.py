@@ -269,10 +269,15 @@ def test_hops_of_a_question_are_bounded() -> None:
     assert body.hops_left == bench.config.find_hops - 1
 
 
-@pytest.mark.parametrize(("neighbours", "hops"), [(4, 0), (1, 5)], ids=["no hops", "dead end"])
-def test_nobody_further_to_ask(neighbours: int, hops: int) -> None:
-    bench, links = with_neighbours(neighbours)
-    effects = bench.hear(links[1], question(hops=hops), id=77)
+def test_at_a_dead_end_the_question_turns_round() -> None:
+    bench, links = with_neighbours(1)
+    ((say, body),) = questions(bench.hear(links[1], question(hops=5), id=77))
+    assert (say.link, body.hops_left) == (1, 4)
+
+
+def test_nobody_further_to_ask() -> None:
+    bench, links = with_neighbours(4)
+    effects = bench.hear(links[1], question(hops=0), id=77)
     assert answers(effects) == [(1, 77, PeerFound(b"", 1))]
     assert is_idle(bench)
 

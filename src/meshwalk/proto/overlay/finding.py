@@ -144,7 +144,9 @@ class Finding:
         # Whoever is sought is asked itself, if only because its record may be no newer.
         onward = self._membership.neighbours.get(target) if target != link.peer else None
         if onward is None and question.hops_left > 0:
+            # At a dead end it turns round: a network that has lost much has many of them.
             onward = self._membership.random_neighbour(link.peer)
+            onward = onward or self._membership.random_neighbour()
         if onward is None:
             self._answer(link, id, b"", "not known")
         elif len(self.carried) >= self._config.finds_carried_max:
