@@ -256,3 +256,14 @@ def test_an_attacker_may_spoil_what_it_says_and_what_is_said_to_it(
     scene.hostile.add(getattr(scene, spoils).id)
     break_it(scene)
     assert scene.texts == []
+
+
+def test_one_search_in_vain_may_be_chance_and_two_are_not(scene: Scene) -> None:
+    text = "no address of peer is known, and nobody asked knows one"
+    for number in (21, 22):
+        assert scene.texts == []
+        scene.conversed.opens(scene.a, number, scene.b.id, (b"a 9 ", 4), None)
+        scene.conversed.ends[scene.a.host, 1, number].must_end_well = True
+        scene.conversed.told(scene.a, ConversationOver(number, Why.UNREACHABLE, 0, text))
+    (found,) = scene.texts
+    assert "nobody asked knows one" in found
