@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from talk import DEADLINE_S, SEVERAL_PARTS, echo, is_clean, two_nodes, until
 import meshwalk
 from meshwalk import Conversation, ConversationName, Node, Request
 from meshwalk.config import Config, PacingConfig
+from meshwalk.net.tcppipe import SYSTEM_UNSENT_BYTES, TcpPipe
 from meshwalk.wire.messages import RefusalCode
 
 # Saying and hearing.
@@ -305,6 +307,20 @@ async def test_unreliable_messages_are_dropped_and_counted_when_there_is_no_room
         conversation.cancel()
 
 
+async def test_pacing_holds_back_a_nodes_own_broadcasts() -> None:
+    paced = Config(pacing=PacingConfig(bytes_per_s=200_000, burst_bytes=10_000))
+    async with Node(listen="127.0.0.1:0", config=paced) as one, Node(listen="127.0.0.1:0") as two:
+        await one.join(two.address)
+        heard = two.messages()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for _ in range(5):
+            await one.broadcast(bytes(20_000))
+        assert loop.time() - start > 0.3
+        for _ in range(5):
+            await anext(heard)
+
+
 async def test_pacing_holds_back_what_is_no_reply() -> None:
     paced = Config(pacing=PacingConfig(bytes_per_s=200_000, burst_bytes=10_000))
     async with Node(listen="127.0.0.1:0", config=paced) as one, Node(listen="127.0.0.1:0") as two:
@@ -318,3 +334,17 @@ async def test_pacing_holds_back_what_is_no_reply() -> None:
             await anext(heard)
         # 100,000 bytes at 200,000 a second, less the burst and the last message's own debt.
         assert loop.time() - start > 0.3
+
+
+async def test_the_systems_buffer_holds_little_that_waits() -> None:
+    lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if lowat is None:
+        pytest.skip("this system has no such bound")
+    async with two_nodes() as (one, _):
+        assert one._driver is not None
+        (connection,) = one._driver.connections.values()
+        assert isinstance(connection.pipe, TcpPipe)
+        raw = connection.pipe._raw
+        assert raw is not None
+        bound = raw.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, lowat)
+        assert bound == SYSTEM_UNSENT_BYTES

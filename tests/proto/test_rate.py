@@ -75,3 +75,12 @@ def test_who_waits_for_what_others_have_sent_as_well_is_told_when() -> None:
     at = bucket.ready_at(0.0)
     assert at == 1.3
     assert bucket.ready_at(at + 1e-9) == at + 1e-9
+
+
+def test_who_borrows_waits_for_a_second_at_the_most() -> None:
+    bucket = ByteBucket(100.0, 50)
+    bucket.borrow(80)
+    assert bucket.ready_at(0.0) == 0.3
+    for _ in range(10):
+        bucket.borrow(1000)
+    assert bucket.ready_at(0.0) == 1.0

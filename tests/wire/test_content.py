@@ -20,7 +20,6 @@ from meshwalk.wire.content import (
     DECODERS_MAX,
     Json,
     _kept_decoder,
-    check_type,
     decode_body,
     decoder_of,
     encode_body,
@@ -345,20 +344,20 @@ def test_bytes_of_another_content_type_are_said() -> None:
 )
 def test_types_that_nothing_can_build_are_refused_when_declared(kind: Any, said: str) -> None:
     with pytest.raises(InvalidArgument, match=said) as refused:
-        check_type(kind)
+        decoder_of(kind)
     assert "\n" not in str(refused.value)
     with pytest.raises(InvalidArgument, match=said):
         decode_body(BYTES, b"", kind)
 
 
 def test_types_that_hold_themselves_are_fine() -> None:
-    check_type(Tree)
-    check_type(list[Any | None])
+    decoder_of(Tree)
+    decoder_of(list[Any | None])
 
 
 def test_decoders_are_kept_within_bounds() -> None:
     assert decoder_of(list[int]) == decoder_of(list[int])
     for number in range(DECODERS_MAX + 10):
-        check_type(Literal[number])
+        decoder_of(Literal[number])
     assert _kept_decoder.cache_info().currsize == DECODERS_MAX
     assert decode_body(MESSAGEPACK, b"\x91\x01", list[int]) == [1]

@@ -274,9 +274,10 @@ class Node:
         """Send to everyone in the network; returns this node's count of its broadcasts.
 
         `body` is bytes, str, or anything that MessagePack can hold. Waits while a neighbour reads
-        more slowly than the caller writes, and a second for one that does not read at all. Every
-        peer that stays linked gets it once; there is no promise to peers that join later or are
-        cut off meanwhile. With no neighbour nobody gets it.
+        more slowly than the caller writes, and a second for one that does not read at all; and for
+        its turn, where the configuration paces what is sent. Every peer that stays linked gets it
+        once; there is no promise to peers that join later or are cut off meanwhile. With no
+        neighbour nobody gets it.
         Raises `TooBig`, `InvalidArgument`, `NotRunning`.
         """
         content, data = encode_body(body)
@@ -306,8 +307,8 @@ class Node:
         Arrives once and in order as long as that lasts; nothing is said of a lost one but the
         event. `unreliable`: sent only if the link has room now, else dropped: then false is
         returned. Longer than `packet_bytes_max` it is sent reliably. Bodies of up to
-        `message_bytes_max` go in parts, so that they hold up nobody; the next one waits while much
-        of them has not gone out.
+        `message_bytes_max` go in parts, so that they hold up nobody: short ones may overtake
+        them, and the next long one waits while much of them has not gone out.
         Raises `Unreachable` (at no address, or nobody knows one), `NotAdmitted`, `TooBig`,
         `InvalidArgument`, `NotRunning`, `Refused` (too many long messages are under way).
         """

@@ -202,11 +202,12 @@ class Machines:
         # One frame for all links: the driver encodes it once.
         message = Message(self._new_id(), int(now * 1e6), _BROADCAST, flood.body)
         sending = self.dispatch.sending
+        pay = sending.borrow if flood.without is None else sending.charge  # ours, or passed on
         for neighbour in self.overlay.membership.neighbours.values():
             if neighbour.peer != flood.without:
                 self.connections.send(neighbour.link, message)
                 if sending.is_paced:
-                    sending.charge(self.dispatch.parties.get(neighbour.peer), len(flood.body))
+                    pay(self.dispatch.parties.get(neighbour.peer), len(flood.body))
 
     def _after_dispatch(self, now: float) -> None:
         """See to what dispatch wants, and let the node's machines hear each other."""

@@ -59,6 +59,11 @@ class ByteBucket:
         """So many bytes are sent."""
         self._tokens -= size
 
+    def borrow(self, size: int) -> None:
+        """So many bytes are sent, whether there is room or not, by who is asked to wait before the
+        next: the debt stays below what comes in within a second."""
+        self._tokens = min(self._tokens, max(self._tokens - size, -self.per_s))
+
     def charge(self, size: int) -> None:
         """So many bytes are sent by others, whom nobody asks to wait. They take up to half of what
         comes in from now on, so that they slow the rest down and never stop it."""

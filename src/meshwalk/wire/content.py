@@ -133,11 +133,6 @@ def decode_body(content: ContentType, body: bytes, type: Any = Any) -> Any:
         raise _malformed(content, error) from None
 
 
-def check_type(type: Any) -> None:
-    """Raises `InvalidArgument` when bodies cannot be decoded to this type."""
-    decoder_of(type)
-
-
 def decoder_of(type: Any) -> Decode:
     """What decodes bodies to this type. Raises `InvalidArgument` when nothing can."""
     try:

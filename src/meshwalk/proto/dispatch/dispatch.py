@@ -4,10 +4,9 @@
     in_regards_to ---> conversations     is the machine that the reply is heard in)
     neither ---------> a request of the peer, an opening, or a message that goes one way
 
-A message that matches nothing is refused with a code, but for refusals, replies and credits, which
-are counted. What goes to a peer goes over the best of its links; conversations that are left
-without a link have one sought for them. A node's own machines talk by the same calls, without a
-wire.
+What matches nothing is refused with a code, but for refusals and replies, which are counted. What
+goes to a peer goes over the best of its links; conversations that are left without a link have one
+sought for them. A node's own machines talk by the same calls, without a wire.
 """
 
 from __future__ import annotations

@@ -140,6 +140,12 @@ class Sending:
         buckets = (self._node_pace, party.pace)
         return all(bucket is None or bucket.ready_at(now) <= now for bucket in buckets)
 
+    def borrow(self, party: Counterparty | None, size: int) -> None:
+        """A broadcast of this node goes out; the next one is to wait until `free_at`."""
+        for bucket in (self._node_pace, party.pace if party is not None else None):
+            if bucket is not None:
+                bucket.borrow(size)
+
     def spend(self, party: Counterparty, size: int) -> None:
         """Something was sent that `may_send` let out."""
         for bucket in (self._node_pace, party.pace):
