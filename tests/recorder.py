@@ -188,3 +188,20 @@ class RecordedWorld(World):
             and len(self.components()) == 1
             and self.are_mutual()
         )
+
+
+def still(*nodes: SimNode) -> None:
+    """Have their overlays begin nothing by themselves: no walks, tests, beacons or trades."""
+    for node in nodes:
+        overlay = node.core.overlay
+        for machine in (
+            overlay.walks,
+            overlay.probing,
+            overlay.beacons,
+            overlay.trading,
+            overlay.anchors,
+            overlay.exchange,
+        ):
+            machine.stop()
+        node._disarm()  # or it would be asked early for what is put off for ever
+        node.arm()

@@ -7,13 +7,37 @@ from typing import Any
 import pytest
 
 from meshwalk import Config, InvalidArgument
-from meshwalk.config import ConversationConfig, PacingConfig, ReachConfig
+from meshwalk.config import (
+    BookConfig,
+    ConnectionConfig,
+    ConversationConfig,
+    DetectionConfig,
+    ExchangeConfig,
+    HealingConfig,
+    OverlayConfig,
+    PacingConfig,
+    ProbingConfig,
+    ReachConfig,
+    TradingConfig,
+)
+
+OVERLAY = [
+    OverlayConfig,
+    BookConfig,
+    ExchangeConfig,
+    ProbingConfig,
+    DetectionConfig,
+    TradingConfig,
+    HealingConfig,
+]
 
 
-@pytest.mark.parametrize("kind", [ConversationConfig, PacingConfig, ReachConfig])
+@pytest.mark.parametrize("kind", [ConversationConfig, PacingConfig, ReachConfig, *OVERLAY])
 def test_nothing_is_negative_and_bounds_let_something_through(kind: Any) -> None:
     kind()
     for name in kind.__struct_fields__:
+        if isinstance(getattr(kind(), name), bool):
+            continue
         for value in (-1, float("nan"), *([0] if name.endswith("_max") else [])):
             with pytest.raises(InvalidArgument):
                 kind(**{name: value})
@@ -32,6 +56,60 @@ def test_nothing_is_negative_and_bounds_let_something_through(kind: Any) -> None
 def test_relations_between_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument):
         ConversationConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (OverlayConfig, {"links_min": 0}),
+        (OverlayConfig, {"links_min": 9}),
+        (OverlayConfig, {"links_per_group_max": 0}),
+        (OverlayConfig, {"forced_hops": 10}),
+        (OverlayConfig, {"find_hops": 65}),
+        (BookConfig, {"source_buckets": 0}),
+        (BookConfig, {"source_buckets": 65}),
+        (BookConfig, {"group_buckets": 0}),
+        (BookConfig, {"group_buckets": 33}),
+        (BookConfig, {"anchors": 9}),
+        (BookConfig, {"group_bits_v4": 0}),
+        (BookConfig, {"group_bits_v4": 33}),
+        (BookConfig, {"group_bits_v6": 129}),
+        (BookConfig, {"renew_s": 86_400.0}),
+        (BookConfig, {"purge_s": 604_800.0}),
+        (ExchangeConfig, {"pause_s": 0.0}),
+        (ProbingConfig, {"interval_s": 0.0}),
+        (ProbingConfig, {"pings": 0}),
+        (DetectionConfig, {"least_s": 0.0}),
+        (TradingConfig, {"ratio": 1.0}),
+        (TradingConfig, {"ratio": 0.0}),
+        (TradingConfig, {"interval_s": 0.0}),
+        (HealingConfig, {"beacon_timeout_s": 1.0}),
+        (HealingConfig, {"beacon_interval_s": 0.0}),
+        (HealingConfig, {"sketch": 2}),
+        (HealingConfig, {"sketch": 33}),
+        (HealingConfig, {"epoch_beacons": 0}),
+    ],
+)
+def test_relations_between_settings_of_the_overlay(kind: Any, wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument):
+        kind(**wrong)
+
+
+def test_places_for_healing_are_counted_among_the_connections() -> None:
+    few = ConnectionConfig(half_open_max=10, total_max=20)
+    with pytest.raises(InvalidArgument):
+        Config(connections=few)
+    Config(connections=few, overlay=OverlayConfig(healing_places=0))
+
+
+def test_a_random_share_above_the_minimum_is_the_minimum() -> None:
+    assert OverlayConfig(links_min=2).random_min == 2
+    assert OverlayConfig().random_min == 3
+
+
+def test_how_many_peers_a_book_holds() -> None:
+    book = BookConfig(heard_buckets=8, heard_bucket_max=2, verified_bucket_max=1, lost_max=5)
+    assert book.total_max == 8 * 2 + 32 * 1 + 5
 
 
 def test_presets() -> None:

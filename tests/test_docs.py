@@ -6,9 +6,13 @@ import re
 import subprocess
 import sys
 import threading
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+
+from meshwalk.config import Config
+from meshwalk.proto.overlay.statistics import OverlayStatistics
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,6 +70,29 @@ def test_each_file_that_the_architecture_names_exists() -> None:
 def test_python_in_documents_parses(document: Path) -> None:
     for block in blocks(document, "python"):
         compile(block, document.name, "exec")
+
+
+def test_limits_in_the_overlays_document_are_those_of_the_configuration() -> None:
+    """Each table of limits says whose fields it has; a cell begins with their values, in order."""
+    text = (ROOT / "docs" / "overlay.md").read_text()
+    found = 0
+    for section, table in re.findall(r"Field of `Config\.(\w+)`.*\n((?:\|.*\n)+)", text):
+        for row in table.splitlines()[1:]:
+            _, name, default, *_ = (cell.strip() for cell in row.strip("|").split("|"))
+            fields = [field for field in re.findall(r"`([\w.]+)`", name) if field[-3:] != ".py"]
+            values = re.findall(r"\d[\d,.]*", default)
+            for field, value in zip(fields, values[: len(fields)], strict=True):
+                path = field if "." in field else f"{section}.{field}"
+                assert float(value.replace(",", "")) == attrgetter(path)(Config()), path
+                found += 1
+    assert found > 30
+
+
+def test_counts_in_the_overlays_document_exist() -> None:
+    text = (ROOT / "docs" / "overlay.md").read_text()
+    named = set(re.findall(r"\*Seen in\* `(\w+)`", text))
+    assert len(named) >= 9
+    assert named <= set(OverlayStatistics.__struct_fields__)
 
 
 def test_shell_commands_in_the_readme_exist() -> None:

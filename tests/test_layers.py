@@ -50,7 +50,7 @@ TABLE = (
     Row("store", _BELOW_PROTO, "msgspec platformdirs", never="asyncio socket ssl select"),
     Row("apps", f"{_BELOW_PROTO} proto store", never="asyncio socket ssl select"),
     # Row 4.
-    Row("net", f"{_BELOW_PROTO} proto store apps", "msgspec platformdirs uvloop aiohttp"),
+    Row("net", f"{_BELOW_PROTO} proto store apps", "msgspec platformdirs psutil uvloop aiohttp"),
     Row(
         "sim",
         f"{_BELOW_PROTO} proto store apps",
@@ -79,6 +79,7 @@ TABLE = (
 ONLY_IN = {
     "cryptography": ("identity/",),
     "sqlite3": ("store/database.py",),
+    "psutil": ("net/interfaces.py",),
     "aiohttp": ("net/control.py", "cli/", "web/"),
     "matplotlib": ("sim/plots.py",),  # an extra: all else works without it
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import importlib.util
 import json
 import re
@@ -15,13 +16,14 @@ import msgspec
 import pytest
 
 from meshwalk.errors import InvalidArgument, InvalidRecord, MalformedFrame
-from meshwalk.identity.keys import KeyPair, NodeSignatures, open_record, verify
+from meshwalk.identity.keys import KeyPair, NodeSignatures, open_beacon, open_record, verify
 from meshwalk.identity.network import Network
+from meshwalk.proto.overlay.sketch import member_hash
 from meshwalk.wire import frames, messages, records
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.records import BroadcastPayload, Domain, PeerRecord
+from meshwalk.wire.records import BeaconPayload, BroadcastPayload, Domain, PeerRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "vectors"
@@ -109,10 +111,11 @@ def test_signed_things() -> None:
     for name, domain, decode in (
         ("peer_record", Domain.PEER_RECORD, records.decode_peer_record),
         ("broadcast", Domain.BROADCAST, records.decode_broadcast_payload),
+        ("beacon", Domain.BEACON, records.decode_beacon_payload),
     ):
         vector = vectors[name]
         payload = bytes.fromhex(vector["payload"])
-        struct: PeerRecord | BroadcastPayload = decode(payload)
+        struct: PeerRecord | BroadcastPayload | BeaconPayload = decode(payload)
         check(vector, struct)
         assert records.encode(struct) == payload
         covered = vector["domain"].encode() + signatures.network_id + payload
@@ -130,6 +133,20 @@ def test_signed_records() -> None:
     assert fields(record) == list(vectors["peer_record"]["fields"].items())
     later = vectors["peer_record_of_a_later_version"]
     assert open_record(bytes.fromhex(later["blob"]), signatures).addresses == []
+    beacon = open_beacon(bytes.fromhex(vectors["beacon"]["blob"]), signatures)
+    assert fields(beacon) == list(vectors["beacon"]["fields"].items())
+
+
+def test_hashes_of_members() -> None:
+    vectors = load("records.json")
+    beacon = vectors["beacon"]["fields"]
+    for vector in vectors["members"]:
+        salt = bytes.fromhex(beacon["leader"]["hex"]) + beacon["epoch"].to_bytes(8, "big")
+        assert vector["salt"] == salt.hex()
+        peer = bytes.fromhex(vector["peer"])
+        found = hashlib.blake2b(peer, digest_size=8, key=salt).digest()  # spelt out here, too
+        assert int(vector["hash"]) == int.from_bytes(found, "big")
+        assert int(vector["hash"]) == member_hash(peer, salt)
 
 
 def test_network_keys() -> None:
@@ -181,6 +198,7 @@ def test_malformed_inputs() -> None:
         "broadcast": (messages.decode_broadcast, MalformedFrame),
         "refusal": (messages.decode_refusal, MalformedFrame),
         "peer_record": (lambda data: open_record(data, signatures), InvalidRecord),
+        "beacon": (lambda data: open_beacon(data, signatures), InvalidRecord),
     }
     assert set(parsers) == set(vectors)
     for name, (parse, error) in parsers.items():
@@ -200,6 +218,7 @@ STRUCTS: list[type[msgspec.Struct]] = [
     records.Signed,
     PeerRecord,
     BroadcastPayload,
+    BeaconPayload,
 ]
 ENUMS: list[type[enum.IntEnum]] = [
     frames.Purpose,
@@ -207,6 +226,8 @@ ENUMS: list[type[enum.IntEnum]] = [
     frames.ContentType,
     frames.CloseReason,
     messages.JoinOutcome,
+    messages.FragmentOutcome,
+    messages.VouchOutcome,
     messages.RefusalCode,
 ]
 
@@ -226,8 +247,13 @@ def test_the_page_has_a_row_for_every_field(struct: type[msgspec.Struct]) -> Non
 
 @pytest.mark.parametrize("numbers", ENUMS)
 def test_the_page_has_a_row_for_every_number(numbers: type[enum.IntEnum]) -> None:
+    table = PAGE
+    if numbers not in (frames.CloseReason, messages.RefusalCode):  # these have no title of a column
+        found = re.search(rf"^\| {numbers.__name__} \|.*\n(?:\|.*\n)+", PAGE, re.MULTILINE)
+        assert found is not None
+        table = found[0]
     for member in numbers:
-        assert f"\n| {member.name} | {member.value} |" in PAGE
+        assert f"\n| {member.name} | {member.value} |" in table
 
 
 def test_the_page_has_a_row_for_every_mark() -> None:

@@ -3,13 +3,23 @@ or a noun with its change, and `str(event)` is a line for a log."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
 from meshwalk.wire.peerid import PeerId
+
+MEMBERS_SHOWN_MAX: Final = 1_000_000  # guess: more is a lie sooner than a network
+
+
+def about(members: int) -> str:
+    """An estimated size of a fragment, in words: "about 30 nodes". Others' words are part of it, so
+    beyond `MEMBERS_SHOWN_MAX` it only says so."""
+    if members > MEMBERS_SHOWN_MAX:
+        return f"over {MEMBERS_SHOWN_MAX:,} nodes"
+    return f"about {members:,} node{'' if members == 1 else 's'}"
 
 
 class NeighbourUp(msgspec.Struct, frozen=True, tag=True):
@@ -53,6 +63,20 @@ class Alone(msgspec.Struct, frozen=True, tag=True):
 
     def __str__(self) -> str:
         return "alone: no neighbour is left; trying the peers that are known"
+
+
+class FragmentFound(msgspec.Struct, frozen=True, tag=True):
+    """`peer` is in another fragment of the network: the two are being joined."""
+
+    peer: PeerId
+    its_size: int
+    """About how many members its fragment has, by its own word."""
+    our_size: int
+    """About how many members this node's fragment has, itself included."""
+
+    def __str__(self) -> str:
+        sizes = f"of {about(self.its_size)}, ours of {about(self.our_size)}"
+        return f"{self.peer.short} is in another fragment {sizes}; joining them"
 
 
 class EntryFailed(msgspec.Struct, frozen=True, tag=True):
@@ -149,6 +173,7 @@ Event: TypeAlias = (
     | NeighbourDown
     | Joined
     | Alone
+    | FragmentFound
     | EntryFailed
     | LinkOpened
     | LinkClosed

@@ -16,6 +16,7 @@ from meshwalk.events import (
     Alone,
     EntryFailed,
     Event,
+    FragmentFound,
     Joined,
     MessagesDropped,
     NeighbourDown,
@@ -142,6 +143,15 @@ def test_the_same_failure_is_told_once() -> None:
 def test_trouble_is_told() -> None:
     assert "3 messages" in News().feed(MessagesDropped(3, "slow"), 0.0)[0]
     assert "disk" in News().feed(StoreFailed("the disk is full"), 0.0)[0]
+
+
+def test_another_fragment_is_one_line() -> None:
+    found = FragmentFound(PEER, 3, 40)
+    assert News().feed(found, 0.0) == [str(found)]
+    sizes = "of about 3 nodes, ours of about 40 nodes"
+    assert str(found) == f"{PEER.short} is in another fragment {sizes}; joining them"
+    lie = FragmentFound(PEER, 2**64 - 1, 1)
+    assert "of over 1,000,000 nodes, ours of about 1 node;" in str(lie)
 
 
 def test_verbose_tells_everything() -> None:

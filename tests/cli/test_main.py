@@ -187,6 +187,7 @@ def test_two_nodes(folder: Path) -> None:
         assert set(peer) == {
             "peer", "state", "address", "rtt_s", "jitter_s", "failures", "seen_s_ago", "met",
             "linked_s", "messages_in", "messages_out", "one_way_s", "queueing_s", "clock_offset_s",
+            "tested_s_ago", "is_anchor",
         }  # fmt: skip
 
         pings = good("ping", two[:8], "--count", "2", "--data", first.data).splitlines()

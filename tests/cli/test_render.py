@@ -5,12 +5,14 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwalk.cli.render import (
     SCREEN_CHARACTERS_MAX,
+    PeersTable,
     as_text,
     body_text,
     colour_of,
@@ -19,17 +21,19 @@ from meshwalk.cli.render import (
     error_line,
     event_line,
     exchanges,
+    fragment,
     label,
     message_fragments,
     message_line,
-    peers_table,
     printable,
     round_trip,
+    short_count,
     size,
 )
 from meshwalk.errors import Unreachable
 from meshwalk.events import Delivery, EntryFailed, NeighbourDown
 from meshwalk.net.peers import PeerInfo
+from meshwalk.proto.overlay.statistics import OverlayStatistics
 from meshwalk.proto.statistics import NodeStatistics
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType
@@ -88,7 +92,7 @@ def test_nothing_else_of_a_stranger_does(one: str, other: str) -> None:
     assert_safe(event_line(NeighbourDown(PEER, one, by_us=False, neighbours=0)))
     assert_safe(event_line(EntryFailed(Address(one, 1), other, not_admitted=False)))
     assert_safe(error_line(Unreachable(one)))
-    for line in as_text(peers_table([info(address=one, state=other)])).splitlines():
+    for line in as_text(PeersTable([info(address=one, state=other)])).splitlines():
         assert_safe(line)
 
 
@@ -225,33 +229,156 @@ def test_the_counts_that_are_shown_exist() -> None:
 
 
 def test_a_table_of_peers() -> None:
-    text = as_text(peers_table([info(), info(state="[bold]heard[/bold]", rtt_s=None)]))
+    text = as_text(PeersTable([info(), info(state="[bold]heard[/bold]", rtt_s=None)]))
     heading, first, second = text.splitlines()
-    assert " ".join(heading.split()) == "peer state address RTT linked silent in out"
-    assert first.split()[:5] == [PEER.short, "neighbour", "192.0.2.7:55555", "38", "ms"]
+    assert " ".join(heading.split()) == "peer state met address RTT jitter fails linked seen in out"
+    shown = f"{PEER.short} neighbour walk 192.0.2.7:55555 38 ms - 3 1 min 2 s 12 1,234"
+    assert " ".join(first.split()) == shown
     assert "[bold]heard[/bold]" in second
     assert "\x1b" not in text
 
 
+ALL = "peer state met address RTT jitter fails linked seen in out"
+BUSY: dict[str, Any] = {
+    "address": "tcp://203.114.201.177:55555",
+    "rtt_s": 0.000_42,
+    "jitter_s": 0.000_11,
+    "messages_in": 23_456,
+    "messages_out": 123_456,
+    "met": "exchange",
+    "linked_s": 59 * 60.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("columns", "heading", "cells"),
+    [
+        (200, ALL, "0.42 ms 0.11 ms 3 59 min 2 s 23,456 123,456"),
+        (100, ALL, "0.42 ms 0.11 ms 3 59 min 2 s 23,456 123,456"),
+        (96, ALL, "0.42 ms 0.11 ms 3 59 min 2 s 23k 123k"),
+        (88, ALL.replace(" jitter", ""), "0.42 ms 3 59 min 2 s 23k 123k"),
+        (80, "peer state met address RTT fails linked seen", "0.42 ms 3 59 min 2 s"),
+        (60, "peer state address RTT linked seen", "0.42 ms 59 min 2 s"),
+        (40, "peer state address", ""),
+    ],
+)
+def test_a_table_shows_whole_numbers_in_columns_that_fit(
+    columns: int, heading: str, cells: str
+) -> None:
+    peers = [info(**BUSY), info(state="verified", **(BUSY | {"rtt_s": 0.999})), info()]
+    lines = as_text(PeersTable(peers), columns).splitlines()
+    assert len(lines) == 4, "nothing folds"
+    assert max(map(len, lines)) <= columns
+    assert lines[0].split() == heading.split()
+    met = "exchange " if " met " in heading else ""
+    shown = f"{PEER.short} neighbour {met}203.114.201.177:55555 {cells}".strip()
+    assert " ".join(lines[1].split()) == shown
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**13), st.floats(0, 1e9), st.none() | st.floats(0, 1e4)),
+        max_size=3,
+    ),
+    st.integers(20, 200),
+)
+def test_no_number_is_ever_cut(figures: list[tuple[int, float, float | None]], width: int) -> None:
+    peers = [
+        info(rtt_s=rtt_s, messages_in=count, messages_out=count, linked_s=span, jitter_s=rtt_s)
+        for count, span, rtt_s in figures
+    ]
+    lines = as_text(PeersTable(peers), width).splitlines()
+    assert max(map(len, lines)) <= width
+    headings = lines[0].split()
+    for count, span, rtt_s in figures:
+        text = " ".join(" ".join(lines).split())
+        if "RTT" in headings:
+            assert round_trip(rtt_s) in text
+        if "in" in headings:
+            assert f" {count:,} " in f"{text} " or f" {short_count(count)} " in f"{text} "
+        if "linked" in headings:
+            assert " ".join(duration(span).split()[:2]) in text
+
+
+def test_a_narrow_table_folds_texts_and_loses_none() -> None:
+    long = "tcp://[2001:db8:85a3:1234:5678:8a2e:370:7334]:55555"
+    lines = as_text(PeersTable([info(address=long)]), 80).splitlines()
+    assert lines[1].endswith(" 12 1.2k")
+    folded = lines[1].split()[3] + "".join(line.split()[-1] for line in lines[2:])
+    assert folded == long.removeprefix("tcp://")
+    lines = as_text(PeersTable([info(address=long)]), 20).splitlines()
+    folded = "".join(line.split()[-1] for line in lines[2:])
+    assert folded == long.removeprefix("tcp://")
+
+
+def test_who_was_only_heard_of_has_not_been_seen() -> None:
+    lines = as_text(PeersTable([info(seen_s_ago=None, linked_s=None)])).splitlines()
+    assert " ".join(lines[1].split()).endswith(" 3 - - 12 1,234")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0k"),
+        (9949, "9.9k"),
+        (23_456, "23k"),
+        (999_499, "999k"),
+        (999_500, "1.0M"),
+        (45_000_000, "45M"),
+        (2_000_000_000, "2.0G"),
+    ],
+)
+def test_short_counts(count: int, shown: str) -> None:
+    assert short_count(count) == shown
+
+
+ME = "a" * 52
+
+
+def standing(**known: Any) -> str:
+    neighbours = known.pop("neighbours", 3)
+    counts = {"fragment_size": 30, "leader": "b" * 52, "beacon_heard_at": 96.0, **known}
+    return fragment(counts, ME, neighbours, 100.0)
+
+
+def test_of_which_fragment_a_node_is() -> None:
+    assert standing() == "about 30 nodes; beacon of bbbbbbbb heard 4 s ago"
+    assert standing(leader=ME) == "about 30 nodes; this node leads"
+    assert standing(leader=None, beacon_heard_at=None) == "about 30 nodes; no beacon heard yet"
+    assert standing(neighbours=0, fragment_size=4) == "alone (lately about 4 nodes)"
+    assert standing(neighbours=0, fragment_size=4, leader=ME) == "alone (lately about 4 nodes)"
+    assert standing(neighbours=0, fragment_size=1, leader=ME) == "alone"
+    assert standing(fragment_size=1).startswith("about 1 node;")
+    assert standing(fragment_size=2**64).startswith("over 1,000,000 nodes;")
+    assert standing(fragment_size=12_345).startswith("about 12,345 nodes;")
+    assert fragment({}, ME, 3, 100.0) == "not known"
+
+
+def test_what_is_shown_of_a_fragment_exists() -> None:
+    shown = {"fragment_size", "leader", "beacon_heard_at"}
+    assert shown <= set(OverlayStatistics.__struct_fields__)
+
+
 def test_a_hostile_table_stays_in_its_lines() -> None:
-    text = as_text(peers_table([info(address=HOSTILE)]))
+    text = as_text(PeersTable([info(address=HOSTILE)]))
     assert len(text.splitlines()) == 2
     assert "\x1b" not in text
 
 
-def info(
-    state: str = "neighbour", address: str = "tcp://192.0.2.7:55555", rtt_s: float | None = 0.038
-) -> PeerInfo:
-    return PeerInfo(
+def info(**known: Any) -> PeerInfo:
+    peer = PeerInfo(
         peer=PEER,
-        state=state,
-        address=address,
-        rtt_s=rtt_s,
+        state="neighbour",
+        address="tcp://192.0.2.7:55555",
+        rtt_s=0.038,
         jitter_s=None,
-        failures=0,
+        failures=3,
         seen_s_ago=2.0,
         met="walk",
         linked_s=90.0,
         messages_in=12,
         messages_out=1234,
     )
+    return msgspec.structs.replace(peer, **known)

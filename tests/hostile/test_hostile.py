@@ -11,6 +11,7 @@ import json
 import ssl
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,12 +22,12 @@ import pytest
 
 import meshwalk
 from meshwalk.config import Config
-from meshwalk.identity.keys import KeyPair
+from meshwalk.identity.keys import KeyPair, NodeSignatures, sign_beacon, sign_record
 from meshwalk.identity.network import Network
 from meshwalk.net.tcp import TcpTransport
 from meshwalk.net.transport import Pipe
 from meshwalk.wire.address import Address
-from meshwalk.wire.codec import encode_frame
+from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.frames import (
     Channel,
     Close,
@@ -38,18 +39,31 @@ from meshwalk.wire.frames import (
     Purpose,
 )
 from meshwalk.wire.messages import (
-    Acquaintances,
+    Beacon,
     Broadcast,
     FindPeer,
+    FragmentAsked,
+    FragmentOutcome,
+    FragmentTold,
+    Handover,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PartReply,
+    PartRequest,
     PeerFound,
+    PeersTold,
+    PeersWanted,
+    RecordChanged,
     SplitReply,
     SplitRequest,
+    VouchAsked,
+    VouchOutcome,
+    VouchTold,
     encode,
 )
+from meshwalk.wire.records import BeaconPayload, PeerRecord
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
@@ -57,8 +71,20 @@ SEED = 20_261_121
 STRANGERS = 5_000  # cases that never get past TLS
 FOREIGNERS = 500  # cases with keys of another network: a handshake each
 MEMBERS = 4_600  # cases inside the network: a handshake each, then hostile frames
+NEIGHBOURS = 150  # cases that become neighbours first
+FLOOD = 300  # messages that each of these says at once
 AT_ONCE = 40  # below the node's bound on half-open connections, so that each case is read
 GROWTH_BYTES_MAX = 64 << 20  # more than every bounded buffer that these clients can fill
+
+
+def check_counters(overlay: dict[str, dict[str, int]]) -> None:
+    """Whoever looks after the node can see what was done to it."""
+    assert overlay["exchange"]["told too fast"] > 0, overlay
+    assert overlay["exchange"]["wanted too soon"] > 0, overlay
+    assert overlay["beacons"]["too fast"] > 0, overlay
+    assert overlay["suspicions"]["asked too much"] > 0, overlay
+    assert overlay["handovers"]["too many"] > 0, overlay
+    assert overlay["others_finds"]["busy"] > 0, overlay
 
 
 class Victim:
@@ -118,7 +144,9 @@ async def serves(nodes: list[meshwalk.Node], victim: meshwalk.PeerId) -> None:
         )
 
 
-async def in_waves(cases: int, attack: Callable[[int], Awaitable[None]]) -> None:
+async def in_waves(
+    cases: int, attack: Callable[[int], Awaitable[None]], at_once: int = AT_ONCE
+) -> None:
     """Run cases, a bounded number of them at once."""
     numbers = iter(range(cases))
 
@@ -128,7 +156,7 @@ async def in_waves(cases: int, attack: Callable[[int], Awaitable[None]]) -> None
                 await attack(number)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
+        for _ in range(at_once):
             group.create_task(worker())
 
 
@@ -200,11 +228,11 @@ class Attacker:
 
     def __init__(self) -> None:
         self.gone = asyncio.get_running_loop().create_future()
-        self.heard = 0
+        self.first = b""
         self.spoken = asyncio.Event()
 
     def received(self, data: memoryview) -> None:
-        self.heard += len(data)
+        self.first = self.first or bytes(data)
         self.spoken.set()
 
     def stalled(self) -> None: ...
@@ -221,20 +249,72 @@ def text(rng: Random) -> str:
     return "".join(chr(rng.choice([0, 27, 65, 0x202E, 0x1F600])) for _ in range(rng.randrange(60)))
 
 
-def body(rng: Random) -> bytes:
-    """A body for one of the node's own machines: well formed, and hostile in what it says."""
-    blob, token = rng.randbytes(rng.randrange(200)), rng.randbytes(rng.randrange(17))
-    hops = rng.randrange(65)
-    overlay: list[OverlayMessage] = [
+def signed_blobs() -> list[bytes]:
+    """Records and beacons of many made-up peers, all of them genuine, and some signed elsewhere."""
+    blobs: list[bytes] = []
+    for number in range(40):
+        keys, now_us = KeyPair(bytes([number]) * 32), int(time.time() * 1e6)
+        network = Network("elsewhere") if number == 0 else Network()
+        signatures = NodeSignatures(keys, network.network_id)
+        addresses = [f"tcp://127.0.0.{number + 2}:{port}" for port in (9, 19)]
+        record = PeerRecord(bytes(keys.peer_id), now_us + number, addresses)
+        beacon = BeaconPayload(bytes(keys.peer_id), now_us // 1000 + number, number)
+        blobs += [sign_record(record, signatures), sign_beacon(beacon, signatures)]
+    return blobs
+
+
+BLOBS = signed_blobs()
+RECORDS, BEACONS = BLOBS[2::2], BLOBS[3::2]  # those of the victim's network
+FLOODS: list[Callable[[Random], OverlayMessage]] = [
+    lambda rng: FindPeer(rng.randbytes(32), 32),
+    lambda rng: PeersWanted(rng.getrandbits(64)),
+    lambda rng: PeersTold(rng.getrandbits(64), rng.sample(RECORDS, 16)),
+    lambda rng: Beacon(rng.choice(BEACONS), [rng.getrandbits(64) for _ in range(32)], 9),
+    lambda rng: VouchAsked(rng.choice(RECORDS)),
+    lambda rng: PartRequest(),
+    lambda rng: Handover(rng.choice(RECORDS), rng.randbytes(16), dials=rng.random() < 0.5),
+    # These have places kept for nobody, so that few others are let in for some seconds: the last of
+    # those that must be seen to have been let in.
+    lambda rng: JoinRequest(rng.choice(RECORDS), rng.randbytes(16), "", 3, 10),
+    lambda rng: overlay_body(rng),
+]
+"""What could be said, if it were not said all the time; and anything."""
+
+
+def overlay_body(rng: Random) -> OverlayMessage:
+    """Well formed, and hostile in what it says."""
+    blob = rng.choice([rng.randbytes(rng.randrange(200)), *rng.sample(BLOBS, 3)])
+    token, hops = rng.randbytes(rng.randrange(17)), rng.randrange(65)
+    number = rng.choice([0, 1, rng.getrandbits(40), 2**63, 2**64 - 1])
+    sketch = rng.choice([list(range(32)), [rng.getrandbits(64) for _ in range(32)], [7] * 32])
+    bodies: list[OverlayMessage] = [
         JoinRequest(blob, token, text(rng), hops, rng.randrange(65)),
         JoinReply(rng.choice(list(JoinOutcome)), hops, blob),
         SplitRequest(blob, token, text(rng)),
         SplitReply(),
-        Acquaintances([blob] * rng.randrange(17)),
-        FindPeer(rng.randbytes(32), hops, rng.getrandbits(rng.choice([1, 64]))),
+        FindPeer(rng.randbytes(32), hops, number),
         PeerFound(blob, hops),
+        PeersWanted(number),
+        PeersTold(number, [blob] * rng.randrange(17)),
+        PeersTold(number, rng.sample(BLOBS[::2], 16)),
+        RecordChanged(blob),
+        Beacon(blob, sketch, number),
+        Beacon(rng.choice(BLOBS[1::2]), sketch, number),
+        FragmentAsked(rng.choice([b"", blob]), number, token),
+        FragmentTold(blob, number, rng.choice(list(FragmentOutcome))),
+        VouchAsked(blob),
+        VouchTold(rng.choice(list(VouchOutcome))),
+        PartRequest(),
+        PartReply(is_granted=rng.random() < 0.5),
+        Handover(blob, token, dials=rng.random() < 0.5),
     ]
-    choices = [encode(message) for message in overlay]
+    return rng.choice(bodies)
+
+
+def body(rng: Random) -> bytes:
+    """A body for one of the node's own machines."""
+    hops = rng.randrange(65)
+    choices = [encode(overlay_body(rng))] * 8
     choices.append(encode(Broadcast(rng.randbytes(rng.randrange(300)), rng.randbytes(64), hops)))
     choices.append(rng.randbytes(rng.randrange(300)))
     return rng.choice(choices)
@@ -314,6 +394,32 @@ async def attack_as_member(transport: TcpTransport, address: Address, rng: Rando
     await attacker.gone
 
 
+async def attack_as_neighbour(address: Address, number: int, rng: Random) -> bool:
+    """Take a place by saying that one is close, and flood; whether there was a place."""
+    transport = TcpTransport(KeyPair(rng.randbytes(32)), Network(), Config().link)
+    pipe = await let_in(transport, address)
+    attacker = Attacker()
+    pipe.start(attacker)
+    pipe.write(encode_frame(Hello(1, Purpose.CLOSER, 0, "", rng.choice(BLOBS))))
+    async with asyncio.timeout(10):
+        await attacker.spoken.wait()
+    is_in = any(isinstance(said, Hello) for said in FrameReader().feed(attacker.first))
+    if is_in:
+        say = FLOODS[number * len(FLOODS) // NEIGHBOURS]
+        for id in range(1, FLOOD + 1):
+            message = Message(id, 0, Channel.OVERLAY, encode(say(rng)), rng.choice([0, id]))
+            pipe.write(encode_frame(message))
+        try:
+            async with asyncio.timeout(0.2):
+                await asyncio.shield(attacker.gone)
+        except TimeoutError:
+            pass
+    if not attacker.gone.done():
+        pipe.abort()
+    await attacker.gone
+    return is_in
+
+
 async def test_ten_thousand_hostile_clients() -> None:
     rng = Random(SEED)
     first_flight = client_hello()
@@ -354,7 +460,19 @@ async def test_ten_thousand_hostile_clients() -> None:
         await in_waves(MEMBERS, as_member)
         await serves([one, two], peer)
 
+        were_in = 0
+
+        async def as_neighbour(number: int) -> None:
+            nonlocal were_in
+            if await attack_as_neighbour(victim.address, number, rng):
+                were_in += 1
+
+        await in_waves(NEIGHBOURS, as_neighbour, at_once=4)
+        await serves([one, two], peer)
+
         after = await victim.report()
+        assert were_in > NEIGHBOURS // 2
+        check_counters(after["overlay"])
         assert after["resident"] - before["resident"] < GROWTH_BYTES_MAX, (before, after)
         assert after["neighbours"] == 2, after
         assert after["ended"]["malformed"] > MEMBERS // 10, after

@@ -10,6 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
+import msgspec
+
 import meshwalk
 from meshwalk.config import ConnectionConfig
 
@@ -44,6 +46,7 @@ async def main() -> None:
                 "half_open": statistics.node.half_open,
                 "ended": statistics.node.ended,
                 "neighbours": len(node.neighbours),
+                "overlay": msgspec.to_builtins(statistics.node.overlay),
             }
             print(json.dumps(report), flush=True)
 

@@ -13,7 +13,14 @@ from talk import DEADLINE_S, SEVERAL_PARTS, cut, echo, is_clean, two_nodes, unti
 
 import meshwalk
 from meshwalk import Conversation, Node, PeerId, Request
-from meshwalk.config import Config, ConversationConfig, LinkConfig, OverlayConfig, ReachConfig
+from meshwalk.config import (
+    Config,
+    ConversationConfig,
+    ExchangeConfig,
+    LinkConfig,
+    OverlayConfig,
+    ReachConfig,
+)
 
 # Links and peers that come and go.
 
@@ -110,7 +117,8 @@ async def test_what_was_said_before_a_stop_is_heard() -> None:
 async def a_line(length: int) -> AsyncIterator[list[Node]]:
     """Nodes of which each is linked with the one before it, and with no other for long."""
     config = Config(
-        overlay=OverlayConfig(links_min=1, links_max=3, acquaintances_max=1),
+        overlay=OverlayConfig(links_min=1, links_max=3),
+        exchange=ExchangeConfig(log_max=1),
         reach=ReachConfig(pause_s=0.1),
     )
     nodes = [Node(listen="127.0.0.1:0", config=config) for _ in range(length)]
@@ -176,11 +184,12 @@ async def test_a_link_for_conversations_is_closed_when_nobody_uses_it() -> None:
         two.on("echo")(echo)
         # Known by address, and no neighbour: three belongs to no network yet.
         assert one._driver is not None
-        blob = one._driver.core.own_record.blob
+        blob = one._driver.core.own_record.blob_for(one.address)
         assert three._driver is not None
         book = three._driver.core.overlay.book
-        record = book.open(blob, three._driver.core.overlay._signatures)
-        book.heard(record, blob, (one.address,), "acquaintance", three._driver.clock())
+        record = book.open(blob, three._driver.core.overlay._shared.signatures)
+        now = three._driver.clock()
+        book.heard(record, blob, (one.address,), "exchange", one.address, now)
         one.on("echo")(echo)
         events = three.events(peer=one.id)
         conversation = three.open(one.id, "echo")

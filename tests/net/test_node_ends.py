@@ -230,7 +230,8 @@ async def test_a_machine_that_slept_is_heard_again() -> None:
         await pair(one, two)
         heard = two.messages()
         # Asleep for an hour: the calendar went on, the machine's clock stood still.
-        driver_of(one).core.calendar_set(driver_of(one).core.unix_offset_s - 3600)
+        driver = driver_of(one)
+        driver.core.calendar_set(driver.core.unix_offset_s - 3600, driver.clock())
         await until(lambda: abs(driver_of(one).core.unix_offset_s - _offset(one)) < 1)
         await one.broadcast("awake")
         assert (await anext(heard)).body == "awake"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from meshwalk.config import Config
 from meshwalk.proto.link import LinkState
 from meshwalk.sim.node import SimNode
+from meshwalk.wire.frames import Purpose
 from recorder import RecordedWorld
+
+PERIODIC = 6  # of a node: its record, anchors, beacons, tests, trades, and news to tell
 
 
 def grown(count: int, seed: int, config: Config | None = None) -> RecordedWorld:
@@ -13,6 +16,12 @@ def grown(count: int, seed: int, config: Config | None = None) -> RecordedWorld:
     network.grow(count, config)
     assert network.run_until(network.is_settled, 30)
     return network
+
+
+def places_of(node: SimNode) -> int:
+    """How many links a node may have, those between two fragments included."""
+    config = node.core.config.overlay
+    return config.links_max + config.healing_places
 
 
 def check_books_balance(network: RecordedWorld) -> None:
@@ -29,14 +38,15 @@ def check_books_balance(network: RecordedWorld) -> None:
         assert core.connections.half_open == sum(not link.outbound for link in young)
         assert core.connections._dialling == sum(link.outbound for link in young)
         assert sum(core.connections._hosts.values()) == len(core.connections.links)
-        assert network.recorder.most_links[node] <= core.config.overlay.links_max
+        assert network.recorder.most_links[node] <= places_of(node)
 
 
 def check_at_rest(network: RecordedWorld) -> None:
+    """Nothing is under way but tests, and nothing is left of what has been."""
     check_books_balance(network)
     for node in network.up:
-        carrier, walks = node.core.overlay.carrier, node.core.overlay.walks
-        membership = node.core.overlay.membership
+        overlay = node.core.overlay
+        carrier, walks, membership = overlay.carrier, overlay.walks, overlay.membership
         assert not carrier.acceptances
         assert not carrier.carried
         assert not carrier.splits
@@ -45,10 +55,27 @@ def check_at_rest(network: RecordedWorld) -> None:
         assert not walks.attempts
         assert not membership.places
         assert membership.walks_under_way == 0
-        assert len(node.core.connections.links) == len(node.neighbours)
-        assert set(carrier._rates) <= set(node.core.connections.links)
+        assert not overlay.vouching._suspicions
+        assert not overlay.vouching._inquiries
+        assert not overlay.trading.attempts
+        assert not overlay.parting._heirs
+        assert not overlay.healing.attempts
+        links = node.core.connections.links
+        # What it is for stands in the greeting: a test may be about to begin.
+        links = {n: link for n, link in links.items() if link.outbound or link.is_open}
+        others = [link for link in links.values() if not link.is_standing]
+        assert {link.purpose for link in others} <= {Purpose.PROBE}
+        assert len(links) == len(node.neighbours) + len(others)
+        for numbers in (
+            carrier._rates,
+            overlay.beacons._rates,
+            overlay.vouching._rates,
+            overlay.healing._questions,
+        ):
+            assert set(numbers) <= set(links)
+        assert set(overlay.exchange._counterparties) == set(node.neighbours)
         # One timer a link: nothing ticks for what has ended.
-        assert node.core.statistics().timers <= len(node.neighbours) + 1
+        assert node.core.statistics().timers <= len(links) + PERIODIC + 1
 
 
 def check_broadcasts(network: RecordedWorld, origin: SimNode, count: int) -> None:

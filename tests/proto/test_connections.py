@@ -54,7 +54,7 @@ def table(config: Config = SMALL) -> tuple[Connections, list[Effect], Timers]:
     out: list[Effect] = []
     timers = Timers()
     ids = count(1).__next__
-    return Connections(ME, config, timers, out, ids, lambda: b"", ""), out, timers
+    return Connections(ME, config, timers, out, ids, lambda remote: b"", ""), out, timers
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -136,6 +136,11 @@ class AnyOrder(RuleBasedStateMachine):
             raise AssertionError("a timer that loops")
         self.now = end
 
+    @rule(late_s=st.floats(0, 100))
+    def doubt(self, late_s: float) -> None:
+        self.now += late_s
+        self.table.doubt(late_s, self.now)
+
     @precondition(lambda self: self.table.links)
     @rule()
     def end_all(self) -> None:
@@ -157,6 +162,8 @@ class AnyOrder(RuleBasedStateMachine):
         assert 0 <= self.table.half_open <= SMALL.connections.half_open_max
         assert 0 <= self.table._dialling <= SMALL.connections.dialling_max
         assert len(self.table.links) <= SMALL.connections.total_max
+        silences = self.table.silences
+        assert silences["recovered"] <= silences["suspected"]
         # Whatever may be waited for has a timer, so that no link stays for ever.
         assert len(self.timers) == len(self.table.links)
 

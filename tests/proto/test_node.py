@@ -250,6 +250,22 @@ def test_bodies_that_are_too_big() -> None:
     assert bench.core.statistics().conversations_open == 0
 
 
+def test_links_from_a_host_that_has_gone_are_dropped_and_others_kept() -> None:
+    bench = Bench()
+    bench.core.listening((Address("0.0.0.0", 55555),), 0.0)
+    from_gone = bench.neighbour(1)
+    other = bench.core.admit(REMOTE, 0.0)
+    assert other is not None
+    bench.core.secured(other, peer_of(2), REMOTE, "10.0.0.2", 0.0)
+    bench.core.hosts(("10.0.0.1", "10.0.0.2"), 0.0)
+    effects = bench.core.hosts(("10.0.0.2", "10.0.0.3"), 1.0)
+    assert Shut(from_gone, at_once=True) in effects
+    assert frames(effects, from_gone) == [], "nothing can be told over it"
+    assert [e.link for e in effects if isinstance(e, Shut)] == [from_gone]
+    assert peer_of(1) not in bench.core.overlay.membership.neighbours
+    assert other in bench.core.connections.links
+
+
 def test_a_node_that_never_listens_has_a_record() -> None:
     """A defect: without a call of `listening` its join requests were refused as forged."""
     bench = Bench(listens=False)
@@ -290,11 +306,10 @@ def test_stalled_for_too_long_and_overflowed() -> None:
     bench = Bench()
     link = bench.neighbour()
     bench.core.stalled(link, 1.0)
-    at = bench.core.deadline()
-    assert at is not None
-    effects = bench.core.receive(link, [Ping(1, 0)], 10.9)
-    effects = bench.core.tick(11.0)
-    assert Shut(link, at_once=True) in effects
+    while (at := bench.core.deadline()) is not None and at < 10.9:
+        bench.core.tick(at)
+    bench.core.receive(link, [Ping(1, 0)], 10.9)
+    assert Shut(link, at_once=True) in bench.core.tick(11.0)
     bench = Bench()
     link = bench.neighbour()
     assert Shut(link, at_once=True) in bench.core.overflowed(link, 1.0)

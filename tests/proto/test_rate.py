@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwalk.proto.rate import ByteBucket, TokenBucket
+from meshwalk.proto.rate import BucketPerLink, ByteBucket, TokenBucket
 
 
 @given(
@@ -84,3 +84,16 @@ def test_who_borrows_waits_for_a_second_at_the_most() -> None:
     for _ in range(10):
         bucket.borrow(1000)
     assert bucket.ready_at(0.0) == 1.0
+
+
+def test_each_link_has_a_bucket_until_it_ends() -> None:
+    rates = BucketPerLink(1.0, 2)
+    assert [rates.take(7, 0.0) for _ in range(3)] == [True, True, False]
+    assert rates.take(8, 0.0)
+    assert set(rates) == {7, 8}
+    rates.forget(7)
+    rates.forget(9)
+    assert set(rates) == {8}
+    assert rates.take(7, 0.0)
+    rates.clear()
+    assert not rates

@@ -12,7 +12,7 @@ import pytest
 from meshwalk.config import Config, OverlayConfig
 from meshwalk.errors import InvalidArgument, MeshwalkError
 from meshwalk.proto.node import NodeCore
-from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.overlay.bookentry import BookEntry, Table
 from meshwalk.proto.recording import (
     INPUTS,
     READS,
@@ -44,7 +44,21 @@ THERE = Address("192.0.2.1", 55555)
 CONFIG = Config(overlay=OverlayConfig(links_min=3, links_max=7))
 SEED = 12345
 
-KNOWN = BookEntry(PEER, b"\x00\xff", 7, (THERE,), "store", -3.5, True, THERE, 2, rtt_s=0.25)
+KNOWN = BookEntry(
+    PEER,
+    b"\x00\xff",
+    7,
+    (THERE,),
+    "store",
+    -3.5,
+    source="192.0",
+    table=Table.VERIFIED,
+    address=THERE,
+    failures=2,
+    rtt_s=0.25,
+    cursor=2**64 - 1,
+    is_anchor=True,
+)
 FRAMES = [
     Hello(PROTOCOL_VERSION, Purpose.PROBE, 2**64 - 1, "tcp://1.2.3.4:5", b"\x80", b"\xff", "é"),
     Ping(1, 2),
@@ -58,7 +72,7 @@ FRAMES = [
 ]
 SAID = {"type": "t", "content": ContentType.BYTES, "body": b"1", "now": 2.0}
 CALLS: list[tuple[str, dict[str, Any]]] = [
-    ("local_host", {"host": "10.0.0.1", "now": 1.0}),
+    ("hosts", {"hosts": ("10.0.0.1", "fd00::1"), "now": 1.0}),
     ("listening", {"addresses": (Address("::", 1), THERE), "now": 1.0}),
     ("start", {"known": [KNOWN], "now": 1.1}),
     ("join", {"address": THERE, "expected": PEER, "now": 1.2}),
@@ -73,7 +87,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("malformed", {"link": 99, "why": "text \u202e", "now": 1.5}),
     ("lost", {"link": 1, "why": "", "now": 1.6, "not_admitted": True}),
     ("lost", {"link": 2, "why": "gone", "now": 1.6}),
-    ("calendar_set", {"unix_offset_s": 1.7e9 + 0.1}),
+    ("calendar_set", {"unix_offset_s": 1.7e9 + 0.1, "now": 1.65}),
+    ("woke", {"now": 1.65}),
     ("tick", {"now": 1.7}),
     ("broadcast", {"topic": "t", "content": ContentType.TEXT, "body": b"\xc3\xa9", "now": 1.8}),
     ("abandon", {"request": 5}),

@@ -9,7 +9,14 @@ import pytest
 from meshwalk.events import Delivery, NeighbourUp
 from meshwalk.proto.effects import Answered, Ask, Happened, Unanswered, Why
 from meshwalk.proto.overlay.membership import Place
-from meshwalk.sim.checks import FINDINGS_MAX, Checks, Finding, components, unrest
+from meshwalk.sim.checks import (
+    FINDINGS_MAX,
+    TIMERS_BESIDE_LINKS,
+    Checks,
+    Finding,
+    components,
+    unrest,
+)
 from meshwalk.sim.latency import Constant
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.world import World
@@ -220,13 +227,13 @@ def test_too_many_neighbours(scene: Scene) -> None:
     assert scene.texts == []
     neighbours = scene.a.core.overlay.membership.neighbours
     some = next(iter(neighbours.values()))
-    for number in range(10 - len(neighbours)):
+    for number in range(12 - len(neighbours)):  # two places are for links between fragments
         neighbours[PeerId(number.to_bytes(32, "big"))] = some
     news_of_a_link(scene)
     assert scene.texts == []
     neighbours[STRANGER] = some
     news_of_a_link(scene)
-    assert scene.texts == ["11 neighbours, and 10 are allowed"]
+    assert scene.texts == ["13 neighbours, and 12 are allowed"]
 
 
 def test_too_many_connections(scene: Scene) -> None:
@@ -264,7 +271,14 @@ def half_open(scene: Scene) -> None:
 
 def dial(scene: Scene) -> None:
     node = scene.a
+    node.do(node.core.join(Address("10.9.9.9", 1), None, node.time()))
+
+
+def endless_test(scene: Scene) -> None:
+    node = scene.a
     node.do(node.core.probe(Address("10.9.9.9", 1), None, node.time()))
+    (link,) = [known for known in node.core.connections.links.values() if not known.is_open]
+    link.since = -1e9
 
 
 def place(scene: Scene) -> None:
@@ -309,7 +323,7 @@ def lost_pipe(scene: Scene) -> None:
 
 
 def timers(scene: Scene) -> None:
-    for number in range(5):
+    for number in range(TIMERS_BESIDE_LINKS + 1):
         scene.a.core.timers.set(("link", 1000 + number), 1e9)
 
 
@@ -349,6 +363,7 @@ def deadline(scene: Scene) -> None:
         (deadline, "1 timers of dispatch are left over"),
         (half_open, "1 half-open links are left over"),
         (dial, "1 dials are left over"),
+        (endless_test, "1 tests that last too long are left over"),
         (place, "1 promised places are left over"),
         (request, "1 requests are left over"),
         (asked_by_another, "1 requests of others are left over"),

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from meshwalk.config import Config, ConnectionConfig
+from meshwalk.config import Config, ConnectionConfig, ProbingConfig
 from meshwalk.proto.effects import ProbeEnded, ProbeOpened
 from meshwalk.proto.node import NodeCore
 from meshwalk.sim.latency import Constant
@@ -15,11 +15,12 @@ from meshwalk.sim.nat import Nat
 from meshwalk.sim.node import SimNode
 from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
-from recorder import RecordedWorld, Spied
+from recorder import RecordedWorld, Spied, still
 
 D = 0.1  # seconds for a crossing
 PATIENCE_S = 10.0  # connect_timeout_s and handshake_timeout_s of the configuration at rest
 EXTERNAL = "203.0.113.1"
+UNTESTED = Config(probing=ProbingConfig(interval_s=1e9))  # nor when it wakes
 
 # When a dial that begins at 0 is where: the drawing in sim/dialling.py, between two crossings.
 UNDER_WAY = {"SYN": 0.5 * D, "ClientHello": 2 * D, "server's flight": 3.5 * D, "Finished": 4.5 * D}
@@ -31,8 +32,9 @@ class Scene:
     def __init__(self, *, nat: Nat | None = None, is_firewalled: bool = False) -> None:
         self.spied = Spied()
         self.world = RecordedWorld(1, Constant(D), make_core=self._make_core)
-        self.dialler = self.world.add()
+        self.dialler = self.world.add(UNTESTED)
         self.acceptor = self.world.add(nat=nat, is_firewalled=is_firewalled)
+        still(self.dialler, self.acceptor)
 
     def _make_core(self, node: SimNode, seed: int, now: float, unix_offset_s: float) -> NodeCore:
         core = self.spied(node, seed, now, unix_offset_s)

@@ -10,7 +10,7 @@ from meshwalk.proto.effects import ForgetPeer
 from meshwalk.sim.latency import Constant
 from meshwalk.sim.node import UNIX_START_S, Behaviour, Observer, SimNode
 from meshwalk.wire.frames import ContentType, Frame, Message, Ping
-from recorder import RecordedWorld, Spied
+from recorder import RecordedWorld, Spied, still
 
 
 class Scene:
@@ -35,6 +35,7 @@ def ticks(scene: Scene, node: SimNode) -> list[float]:
 def test_only_the_last_setting_of_the_timer_counts() -> None:
     world = RecordedWorld(1, make_core=(spied := Spied()))
     node = world.add()
+    still(node)
     world.run(1)
     spied.calls.clear()
     timers = node.core.timers
@@ -66,6 +67,7 @@ def test_a_timer_of_an_earlier_life_does_nothing() -> None:
     world.run(1)
     world.crash(node)
     world.restart(node)
+    still(node)
     spied.calls.clear()
     world.run(20)
     assert spied.of(node, "tick") == []
@@ -123,7 +125,8 @@ def test_a_sleeping_machine_takes_nothing_and_does_nothing() -> None:
     assert b"while you slept" in world.recorder.bodies(b), "at once: it lay there"
     world.run(1)
     assert b.time() == pytest.approx(before + 1)
-    assert [call.given for call in scene.spied.of(b, "calendar_set")] == [(UNIX_START_S + 6,)]
+    (call,) = scene.spied.of(b, "calendar_set")
+    assert call.given == (UNIX_START_S + 6, before)
     assert world.is_settled(), "six seconds end no link"
 
 
@@ -229,8 +232,7 @@ def test_a_restart_without_its_store_keeps_who_it_is_only() -> None:
     world, b = scene.world, scene.b
     me = b.id
     world.crash(b)
-    for node in world.up:  # nobody dials it, either
-        node.core.overlay.walks.stop()
+    still(*world.up)  # nobody dials it, either
     world.run(20)
     world.restart(b, loses_store=True)
     assert b.id == b.core.me == me

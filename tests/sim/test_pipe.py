@@ -13,7 +13,7 @@ from meshwalk.sim.node import SimNode
 from meshwalk.sim.pipe import FINISHED, LOST, size_of
 from meshwalk.wire.codec import encode_frame
 from meshwalk.wire.frames import ContentType, Ping
-from recorder import Call, RecordedWorld, Spied
+from recorder import Call, RecordedWorld, Spied, still
 
 DELAY_S = 0.1
 SMALL = Config(
@@ -32,6 +32,7 @@ class Pair:
         self.a.join(self.b)
         assert self.world.run_until(self.world.is_settled, 5)
         self.world.run(1)
+        still(self.a, self.b)
         self.sent = 0
 
     def send(self, count: int = 1, size: int = 4) -> None:

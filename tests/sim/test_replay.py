@@ -114,13 +114,14 @@ async def test_real_nodes_do_the_same_again(tmp_path: Path) -> None:
         assert summary.effects > 40
         methods = {line.name for _, line in read_trace(path) if isinstance(line, Input)}
         assert {"listening", "start", "secured", "receive", "tick", "lost", "leave"} <= methods
-    assert {"join", "local_host", "broadcast", "request", "send", "ping", "probe"} <= methods
+    assert {"join", "hosts", "broadcast", "request", "send", "ping", "probe"} <= methods
     assert {"open", "say", "read", "close_conversation"} <= methods
     assert summary.nodes == 2  # the restart is in the same trace
     known = [line for _, line in read_trace(path) if isinstance(line, Input)]
     starts = [bytes(line.values) for line in known if line.name == "start"]
     assert starts[0] == b'{"known":[]}'
-    assert b'"verified":true' in starts[1]
+    assert b'"table":"verified"' in starts[1]
+    assert b'"is_anchor":true' in starts[1]
 
 
 async def test_a_replay_is_the_same_in_another_process(tmp_path: Path) -> None:

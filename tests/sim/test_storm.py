@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from meshwalk.config import Config, OverlayConfig, RequestConfig
@@ -14,6 +15,9 @@ from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.effects import Deliver, Effect
 from meshwalk.proto.gossip import Gossip
 from meshwalk.proto.node import NodeCore
+from meshwalk.proto.overlay.beacons import Beacons
+from meshwalk.proto.overlay.healing import Healing
+from meshwalk.proto.overlay.probing import Probing
 from meshwalk.proto.overlay.walks import Walks
 from meshwalk.sim.checks import components
 from meshwalk.sim.node import SimNode
@@ -205,13 +209,72 @@ def test_the_same_plan_runs_the_same() -> None:
     assert one == other
 
 
-def test_fragments_are_told_of_each_other() -> None:
-    """Longer apart than any time-out, both halves are content; a person names an entry."""
-    storm = Storm(plan(Step(5.0, Fault.PARTITION, value=100.0), nodes=10, duration_s=100.0))
+def test_a_node_moves() -> None:
+    storm = Storm(plan(Step(5.0, Fault.MOVE, 2)))
+    assert seen_at(storm, 5.1, lambda storm: node(storm, 2).host) == "10.0.0.6"
+    assert node(storm, 2).name == "10.0.0.3"
+    assert len(node(storm, 2).neighbours) >= 2
+    assert storm.checks.findings == []
+
+
+def long_apart() -> Storm:
+    """Two halves, longer than any time-out: each is content with itself."""
+    return Storm(plan(Step(5.0, Fault.PARTITION, value=100.0), nodes=10, duration_s=100.0))
+
+
+def test_fragments_find_each_other() -> None:
+    storm = long_apart()
     apart = seen_at(storm, 99.0, lambda storm: len(components(storm.honest)))
     assert apart == 2
     assert len(components(storm.honest)) == 1
     assert storm.checks.findings == []
+
+
+def test_a_long_cut_comes_after_the_faults_and_heals() -> None:
+    storm = Storm(msgspec.structs.replace(plan(nodes=10), cut_s=100.0))
+    apart = seen_at(storm, 119.0, lambda storm: len(components(storm.honest)))
+    assert apart == 2
+    assert storm.world.conditions.is_plain
+    assert len(components(storm.honest)) == 1
+    assert storm.checks.findings == []
+
+
+def test_fragments_that_know_of_each_other_and_do_not_join_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Healing, "told", lambda *_: True)
+    verdict = long_apart().run()
+    assert verdict.fragments == 2
+    assert verdict.healed_s is None
+    assert "in pieces, though some know who is in the others" in verdict.findings[0].text
+    assert verdict.pieces == 1, "they were told"
+
+
+def test_fragments_that_know_nobody_else_are_told_of_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Probing, "_probe_of_entry", lambda _: None)  # nor does a person
+    storm = long_apart()
+
+    def forget(_: object) -> None:
+        for piece in components(storm.honest):
+            inside = {each.id for each in piece}
+            for each in piece:
+                book = each.core.overlay.book
+                for entry in [e for e in book.entries.values() if e.peer not in inside]:
+                    book._forget(entry, "failed")
+
+    storm.world.timeline.add(80.0, forget, None)  # the dials under way must have ended, too
+    verdict = storm.run()
+    assert verdict.fragments == 2
+    assert verdict.pieces == 1
+    assert verdict.excused == ["healing"]
+    assert verdict.findings == []
+
+
+def test_two_leaders_in_one_piece_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Beacons, "heard", lambda *_: None)
+    assert "[5] leaders in its pieces" in texts(Storm(plan()))
 
 
 # Defects that are put in.
@@ -223,14 +286,15 @@ def texts(storm: Storm) -> str:
 
 def test_a_node_that_looks_for_no_links_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     refill_until(monkeypatch, 4.0)
-    steps = [Step(5.0, Fault.LEAVE, number) for number in (0, 2, 3, 4, 6)]
+    steps = [Step(5.0, Fault.CRASH, number) for number in (0, 2, 3, 4, 6)]
     found = texts(Storm(plan(*steps, nodes=8)))
     assert "links after" in found or "in 2 pieces" in found
 
 
 def refill_until(monkeypatch: pytest.MonkeyPatch, until: float) -> None:
-    """From then on nobody looks for links."""
+    """From then on nobody looks for links, nor finds another fragment."""
     refill = Walks.refill
+    monkeypatch.setattr(Healing, "told", lambda *_: True)
 
     def lazily(walks: Walks, now: float) -> None:
         if now < until:
@@ -244,7 +308,7 @@ def test_a_starved_node_is_found_though_the_network_was_parted(
 ) -> None:
     """What may part a network is no excuse if it is in one piece."""
     refill_until(monkeypatch, 4.0)
-    steps = [Step(5.0, Fault.LEAVE, 2), Step(8.0, Fault.PARTITION, value=0.001)]
+    steps = [Step(5.0, Fault.CRASH, 2), Step(8.0, Fault.PARTITION, value=0.001)]
     storm = Storm(plan(*steps))
     verdict = storm.run()
     assert verdict.pieces == 1

@@ -12,6 +12,7 @@ import pytest
 
 from meshwalk.config import Config, LinkConfig, OverlayConfig
 from meshwalk.events import NeighbourDown
+from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.sim.latency import Constant
 from meshwalk.sim.node import SimNode
 from meshwalk.sim.soaking import recorded_by
@@ -60,13 +61,14 @@ def test_a_crash_is_seen_at_once_and_a_machine_that_vanishes_by_its_silence() ->
                 repr((friend, "lost: the peer ended the connection")) for friend in friends
             )
             continue
-        assert noticed == []
-        world.run(idle_s - node.config.link.ping_interval_s - 1)
-        assert downs(world, node)[before:] == []
-        world.run(node.config.link.ping_interval_s + 2)
+        world.run(node.config.detection.least_s - 2 * D)
         noticed = downs(world, node)[before:]
-        assert {friend for friend, _ in noticed} == set(friends)
+        assert noticed == [], "nobody is given up sooner than this"
+        world.run(idle_s + 1)
+        noticed = downs(world, node)[before:]
+        assert sorted(map(repr, {friend for friend, _ in noticed})) == sorted(map(repr, friends))
         assert all("idle" in reason for _, reason in noticed)
+        assert any("nobody can reach it" in reason for _, reason in noticed), "others were asked"
 
 
 def test_a_machine_that_is_back_answers_what_was_meant_for_its_last_process_with_a_reset() -> None:
@@ -391,3 +393,57 @@ def test_frames_that_are_not_encoded_say_the_same() -> None:
     assert any(encoded.recorder.deliveries.values())
     assert encoded.frames == plain.frames
     assert encoded.events == plain.events
+
+
+# Moving.
+
+
+def test_a_node_moves_and_nobody_is_told() -> None:
+    world = grown(6)
+    node = world.nodes[3]
+    friends = [other for other in world.up if node.id in other.neighbours]
+    old, events = node.address, len(downs(world, node))
+    world.move(node)
+    assert node.host != old.host
+    assert node.host.split(".")[1] == old.host.split(".")[1], "the same address group"
+    assert (node.name, node.address.port) == (old.host, old.port)
+    world.run(1.0)
+    assert len(downs(world, node)) == events, "silence takes longer to notice"
+    assert node.core.own_record.addresses == (node.address,)
+    assert world.run_until(
+        lambda: all(node.address in entry.to_try(4) for entry in entries_of(friends, node)), 120
+    )
+    assert world.run_until(lambda: len(node.neighbours) == 5, 60)
+    assert world.find(world.nodes[0], old, old) is None
+
+
+def entries_of(nodes: list[SimNode], of: SimNode) -> list[BookEntry]:
+    """What these know of that one."""
+    return [node.core.overlay.book.entries[of.id] for node in nodes]
+
+
+def test_what_was_on_its_way_to_a_node_that_moves_is_lost() -> None:
+    world = grown(3)
+    sender, node = world.nodes[:2]
+    sender.broadcast(b"too late")
+    world.move(node)
+    world.run(1.0)
+    heard = [delivery.body for delivery in world.recorder.deliveries[node]]
+    assert b"too late" not in heard
+
+
+def test_a_node_that_is_down_or_asleep_moves() -> None:
+    world = grown(4)
+    down, asleep = world.nodes[2:4]
+    world.crash(down)
+    world.sleep(asleep)
+    for node in (down, asleep):
+        world.move(node, group=7)
+        assert node.host.startswith("10.7.")
+    world.run(30)
+    world.restart(down)
+    asleep.wake()
+    world.run(60)
+    for node in (down, asleep):
+        assert node.core.own_record.addresses == (node.address,)
+        assert len(node.neighbours) == 3

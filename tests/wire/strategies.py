@@ -22,19 +22,33 @@ from meshwalk.wire.frames import (
 )
 from meshwalk.wire.messages import (
     HOPS_MAX,
-    Acquaintances,
+    RECORDS_PER_MESSAGE_MAX,
+    SKETCH_MAX,
+    Beacon,
     Broadcast,
     FindPeer,
+    FragmentAsked,
+    FragmentOutcome,
+    FragmentTold,
+    Handover,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PartReply,
+    PartRequest,
     PeerFound,
+    PeersTold,
+    PeersWanted,
+    RecordChanged,
     Refusal,
     SplitReply,
     SplitRequest,
+    VouchAsked,
+    VouchOutcome,
+    VouchTold,
 )
-from meshwalk.wire.records import BroadcastPayload, PeerRecord, Signed
+from meshwalk.wire.records import BeaconPayload, BroadcastPayload, PeerRecord, Signed
 
 u64 = st.integers(0, 2**64 - 1)
 short_text = st.text(max_size=SHORT_TEXT_CHARACTERS_MAX)
@@ -73,14 +87,25 @@ overlay_messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(JoinReply, st.sampled_from(JoinOutcome), hops, record_bytes),
     st.builds(SplitRequest, record_bytes, token, short_text),
     st.builds(SplitReply),
-    st.builds(Acquaintances, st.lists(record_bytes, max_size=16)),
+    st.builds(PeersWanted, u64),
     st.builds(FindPeer, key, hops, u64),
     st.builds(PeerFound, record_bytes, hops),
+    st.builds(PeersTold, u64, st.lists(record_bytes, max_size=RECORDS_PER_MESSAGE_MAX)),
+    st.builds(RecordChanged, record_bytes),
+    st.builds(Beacon, record_bytes, st.lists(u64, max_size=SKETCH_MAX), u64),
+    st.builds(FragmentAsked, record_bytes, u64, token),
+    st.builds(FragmentTold, record_bytes, u64, st.sampled_from(FragmentOutcome)),
+    st.builds(VouchAsked, record_bytes),
+    st.builds(VouchTold, st.sampled_from(VouchOutcome)),
+    st.builds(PartRequest),
+    st.builds(PartReply, st.booleans()),
+    st.builds(Handover, record_bytes, token, st.booleans()),
 )
 broadcasts = st.builds(Broadcast, body, signature, hops)
 refusals = st.builds(Refusal, u64, short_text)
 peer_records = st.builds(PeerRecord, key, u64, st.lists(short_text, max_size=8))
 signed_blobs = st.builds(Signed, body, signature)
+beacon_payloads = st.builds(BeaconPayload, key, u64, u64)
 broadcast_payloads = st.builds(
     BroadcastPayload, key, u64, u64, u64, short_text, st.sampled_from(ContentType), body
 )
@@ -105,7 +130,7 @@ _values: st.SearchStrategy[Any] = st.recursive(
 @st.composite
 def _tagged_arrays(draw: st.DrawFn) -> bytes:
     """An array that begins like one of ours and goes on as it likes."""
-    tag = draw(st.integers(0, 8))
+    tag = draw(st.integers(0, 18))
     return msgspec.msgpack.encode([tag, *draw(st.lists(_values, max_size=13))])
 
 
@@ -113,7 +138,13 @@ def _tagged_arrays(draw: st.DrawFn) -> bytes:
 def _damaged(draw: st.DrawFn) -> bytes:
     """A valid encoding with some bytes changed, cut or added."""
     valid = st.one_of(
-        frames, overlay_messages, broadcasts, refusals, peer_records, signed_blobs
+        frames,
+        overlay_messages,
+        broadcasts,
+        refusals,
+        peer_records,
+        signed_blobs,
+        beacon_payloads,
     ).map(msgspec.msgpack.encode)
     data = bytearray(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
@@ -145,7 +176,8 @@ HOSTILE = {
     "map of 4 billion": b"\xdf\xff\xff\xff\xff",
     "bytes of 4 billion": b"\xc6\xff\xff\xff\xff",
     "text of 4 billion": b"\x92\x04\xdb\xff\xff\xff\xff",
-    "list of 4 billion in a field": b"\x92\x05\xdd\xff\xff\xff\xff",
+    "list of 4 billion in a field": b"\x93\x08\x00\xdd\xff\xff\xff\xff",
+    "list of 4 billion integers": b"\x94\x0a\xc4\x00\xdd\xff\xff\xff\xff",
     "list of 4 billion in place of the tag": b"\x92\xdd\xff\xff\xff\xff\x05",
     "extension of 4 billion": b"\xc9\xff\xff\xff\xff\x01",
     "opcode that MessagePack never uses": b"\xc1",

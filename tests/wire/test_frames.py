@@ -12,9 +12,12 @@ from meshwalk.errors import MalformedFrame
 from meshwalk.wire import frames as wire_frames
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.frames import (
+    CONVERSING_PURPOSES,
     LENGTH_BYTES,
+    RANDOM_PURPOSES,
     SHARED_WINDOW_BYTES,
     SHORT_TEXT_CHARACTERS_MAX,
+    STANDING_PURPOSES,
     Channel,
     Close,
     CloseReason,
@@ -188,12 +191,17 @@ def test_booleans_are_booleans(value: Any) -> None:
 def test_numbers_of_the_enums_are_as_published() -> None:
     assert [reason.name for reason in sorted(CloseReason)] == [
         *("DONE", "LEAVING", "DUPLICATE", "SELF", "FULL", "UNINVITED", "VERSION"),
-        *("MALFORMED", "PROTOCOL", "IDLE", "SLOW", "SPLIT", "RATE"),
+        *("MALFORMED", "PROTOCOL", "IDLE", "SLOW", "SPLIT", "RATE", "TRADED"),
     ]
-    assert sorted(CloseReason) == list(range(13))
+    assert sorted(CloseReason) == list(range(14))
     assert [purpose.name for purpose in sorted(Purpose)] == [
-        *("STANDING", "JOIN_REQUEST", "JOIN_ACCEPT", "JOIN_SPLIT", "PROBE", "CONVERSATION")
+        *("STANDING", "JOIN_REQUEST", "JOIN_ACCEPT", "JOIN_SPLIT", "PROBE", "CONVERSATION"),
+        *("CLOSER", "HEALING", "HANDOVER", "RETURNING"),
     ]
+    assert sorted(Purpose) == list(range(10))
+    assert {0, 2, 3} == RANDOM_PURPOSES
+    assert {0, 2, 3, 6, 7, 8, 9} == STANDING_PURPOSES
+    assert {0, 2, 3, 5, 6, 7, 8, 9} == CONVERSING_PURPOSES
     assert [channel.name for channel in sorted(Channel)] == [
         *("APPLICATION", "OVERLAY", "BROADCAST", "REFUSAL")
     ]

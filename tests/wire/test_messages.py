@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -13,18 +13,31 @@ from meshwalk.errors import MalformedFrame
 from meshwalk.wire.messages import (
     HOPS_MAX,
     RECORDS_PER_MESSAGE_MAX,
-    Acquaintances,
+    SKETCH_MAX,
+    Beacon,
     Broadcast,
     FindPeer,
+    FragmentAsked,
+    FragmentOutcome,
+    FragmentTold,
+    Handover,
     JoinOutcome,
     JoinReply,
     JoinRequest,
     OverlayMessage,
+    PartReply,
+    PartRequest,
     PeerFound,
+    PeersTold,
+    PeersWanted,
+    RecordChanged,
     Refusal,
     RefusalCode,
     SplitReply,
     SplitRequest,
+    VouchAsked,
+    VouchOutcome,
+    VouchTold,
     decode_broadcast,
     decode_overlay,
     decode_refusal,
@@ -39,9 +52,19 @@ SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Broadcast | Refusal
     (decode_overlay, JoinReply(JoinOutcome.DIAL_ME, 4, b"record")),
     (decode_overlay, SplitRequest(b"record", b"token", "")),
     (decode_overlay, SplitReply()),
-    (decode_overlay, Acquaintances([b"record", b"another"])),
+    (decode_overlay, PeersWanted(7)),
     (decode_overlay, FindPeer(bytes(32), 31, 5)),
     (decode_overlay, PeerFound(b"record", 3)),
+    (decode_overlay, PeersTold(2**64 - 1, [b"record", b"another"])),
+    (decode_overlay, RecordChanged(b"record")),
+    (decode_overlay, Beacon(b"beacon", [1, 2**64 - 1], 2)),
+    (decode_overlay, FragmentAsked(b"beacon", 300, b"token")),
+    (decode_overlay, FragmentTold(b"beacon", 300, FragmentOutcome.JOIN_US)),
+    (decode_overlay, VouchAsked(b"record")),
+    (decode_overlay, VouchTold(VouchOutcome.SILENT)),
+    (decode_overlay, PartRequest()),
+    (decode_overlay, PartReply(is_granted=True)),
+    (decode_overlay, Handover(b"record", b"token", dials=True)),
     (decode_broadcast, Broadcast(b"payload", bytes(64), 2)),
     (decode_refusal, Refusal(RefusalCode.BUSY, "later")),
 ]
@@ -128,11 +151,44 @@ def test_hops_are_bounded(hops: Any) -> None:
 
 
 def test_bounds() -> None:
-    assert overlay([5, [b""] * RECORDS_PER_MESSAGE_MAX]) == Acquaintances([b""] * 16)
+    assert overlay([8, 0, [b""] * RECORDS_PER_MESSAGE_MAX]) == PeersTold(0, [b""] * 16)
+    assert overlay([10, b"", [0] * SKETCH_MAX, 0]) == Beacon(b"", [0] * 32, 0)
     for value in (
-        [5, [b""] * (RECORDS_PER_MESSAGE_MAX + 1)],
-        [5, [b"", "text"]],
-        [5, [bytes(4097)]],
+        [5, -1],
+        [5, 1.0],
+        [5, []],
+        [8, 0, [b""] * (RECORDS_PER_MESSAGE_MAX + 1)],
+        [8, 0, [b"", "text"]],
+        [8, 0, [bytes(4097)]],
+        [8, -1, []],
+        [8, 0],
+        [9, bytes(4097)],
+        [9],
+        [10, bytes(4097), [], 0],
+        [10, b"", [0] * (SKETCH_MAX + 1), 0],
+        [10, b"", [-1], 0],
+        [10, b"", [0.5], 0],
+        [10, b"", [True], 0],
+        [10, b"", [], -1],
+        [10, b"", []],
+        [11, bytes(4097), 0, b""],
+        [11, b"", -1, b""],
+        [11, b"", 0, bytes(17)],
+        [11, b"", 0],
+        [12, bytes(4097), 0, 0],
+        [12, b"", 0, 4],
+        [12, b"", 0],
+        [13, bytes(4097)],
+        [13],
+        [14, 3],
+        [14, True],
+        [14],
+        [16, 0],
+        [16],
+        [17, bytes(4097), b"", True],
+        [17, b"", bytes(17), True],
+        [17, b"", b"", 1],
+        [17, b"", b""],
         [1, bytes(4097), b"", "", 0, 0],
         [1, b"", bytes(17), "", 0, 0],
         [1, b"", b"", "a" * 266, 0, 0],
@@ -146,7 +202,7 @@ def test_bounds() -> None:
         [7, bytes(4097), 0],
         [7, b""],
         [0],
-        [8],
+        [18],
         [],
     ):
         with pytest.raises(MalformedFrame):
@@ -182,3 +238,23 @@ def test_numbers_of_the_enums_are_as_published() -> None:
         "NO_PLACE": 2,
         "BUSY": 3,
     }
+    assert {outcome.name: outcome.value for outcome in FragmentOutcome} == {
+        "SAME": 0,
+        "JOINING": 1,
+        "JOIN_US": 2,
+        "BUSY": 3,
+    }
+    assert {outcome.name: outcome.value for outcome in VouchOutcome} == {
+        "ALIVE": 0,
+        "SILENT": 1,
+        "UNKNOWN": 2,
+    }
+
+
+def test_every_message_is_among_the_samples() -> None:
+    sampled = {type(sample) for _, sample in SAMPLES}
+    assert sampled == {*get_args(OverlayMessage), Broadcast, Refusal}
+
+
+def test_whoever_knows_nothing_need_name_no_position() -> None:
+    assert overlay([5]) == PeersWanted(0)

@@ -14,36 +14,52 @@ from meshwalk.errors import InvalidArgument, InvalidRecord
 from meshwalk.identity.keys import (
     KeyPair,
     NodeSignatures,
+    Signatures,
     is_weak,
+    open_beacon,
     open_record,
+    sign_beacon,
     sign_record,
     verify,
 )
 from meshwalk.wire.address import Address
 from meshwalk.wire.records import (
     RECORD_BYTES_MAX,
+    BeaconPayload,
     BroadcastPayload,
     Domain,
     PeerRecord,
     Signed,
     bytes_to_sign,
+    decode_beacon_payload,
     decode_broadcast_payload,
     decode_peer_record,
     decode_signed,
     encode,
 )
 
-from .strategies import HOSTILE, NOT_UTF8, any_bytes, broadcast_payloads, peer_records, signed_blobs
+from .strategies import (
+    HOSTILE,
+    NOT_UTF8,
+    any_bytes,
+    beacon_payloads,
+    broadcast_payloads,
+    peer_records,
+    signed_blobs,
+)
 
 DECODERS: list[Callable[[bytes], Any]] = [
     decode_signed,
     decode_peer_record,
     decode_broadcast_payload,
+    decode_beacon_payload,
 ]
+OPENERS: list[Callable[[bytes, Signatures], Any]] = [open_record, open_beacon]
 KEYS = KeyPair(bytes(range(32)))
 NETWORK_ID = bytes(range(100, 132))
 SIGNATURES = NodeSignatures(KEYS, NETWORK_ID)
 RECORD = PeerRecord(bytes(KEYS.peer_id), 7, ["tcp://192.0.2.1:55555"])
+BEACON = BeaconPayload(bytes(KEYS.peer_id), 7, 2**64 - 1)
 
 
 @given(peer_records)
@@ -61,6 +77,11 @@ def test_broadcast_payload_round_trip(payload: BroadcastPayload) -> None:
     assert decode_broadcast_payload(encode(payload)) == payload
 
 
+@given(beacon_payloads)
+def test_beacon_payload_round_trip(payload: BeaconPayload) -> None:
+    assert decode_beacon_payload(encode(payload)) == payload
+
+
 @given(any_bytes)
 def test_any_bytes_are_a_record_or_invalid(blob: bytes) -> None:
     for decode in DECODERS:
@@ -69,11 +90,15 @@ def test_any_bytes_are_a_record_or_invalid(blob: bytes) -> None:
         except InvalidRecord:
             continue
         assert decode(encode(record)) == record
-    with pytest.raises(InvalidRecord):
-        open_record(blob, SIGNATURES)
+    for opens in OPENERS:
+        with pytest.raises(InvalidRecord):
+            opens(blob, SIGNATURES)
 
 
-@pytest.mark.parametrize("decode", [*DECODERS, lambda blob: open_record(blob, SIGNATURES)])
+@pytest.mark.parametrize(
+    "decode",
+    [*DECODERS, lambda blob: open_record(blob, SIGNATURES), lambda b: open_beacon(b, SIGNATURES)],
+)
 @pytest.mark.parametrize("blob", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_records(decode: Callable[[bytes], Any], blob: bytes) -> None:
     with pytest.raises(InvalidRecord) as caught:
@@ -145,6 +170,65 @@ def test_elements_of_a_later_version_are_covered_by_the_signature() -> None:
     payload = msgspec.msgpack.encode([bytes(KEYS.peer_id), 7, ["tcp://192.0.2.1:55555"], "new"])
     blob = encode(Signed(payload, SIGNATURES.sign(Domain.PEER_RECORD, payload)))
     assert open_record(blob, SIGNATURES) == RECORD
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [bytes(31), 1, 1],
+        [bytes(33), 1, 1],
+        ["a" * 32, 1, 1],
+        [bytes(32), -1, 1],
+        [bytes(32), 1, -1],
+        [bytes(32), 1, 1.0],
+        [bytes(32), True, 1],
+        [bytes(32), 1],
+        [],
+    ],
+)
+def test_bounds_of_a_beacon(value: list[Any]) -> None:
+    with pytest.raises(InvalidRecord):
+        decode_beacon_payload(msgspec.msgpack.encode(value))
+
+
+def test_no_byte_of_a_beacon_may_change_nor_be_missing() -> None:
+    blob = sign_beacon(BEACON, SIGNATURES)
+    assert open_beacon(blob, SIGNATURES) == BEACON
+    for at in range(len(blob)):
+        changed = bytearray(blob)
+        changed[at] ^= 0x01
+        for wrong in (bytes(changed), blob[:at]):
+            with pytest.raises(InvalidRecord):
+                open_beacon(wrong, SIGNATURES)
+    with pytest.raises(InvalidRecord):
+        open_beacon(blob + b"\x00", SIGNATURES)
+
+
+def test_a_beacon_in_the_name_of_another_leader_is_refused() -> None:
+    """Who leads is the smallest PeerId: whoever could sign as that would lead every fragment."""
+    payload = BeaconPayload(bytes(31) + b"\x02", 1, 1)
+    with pytest.raises(InvalidRecord, match="not by the leader"):
+        open_beacon(sign_beacon(payload, SIGNATURES), SIGNATURES)
+    elsewhere = NodeSignatures(KEYS, bytes(32))
+    with pytest.raises(InvalidRecord):
+        open_beacon(sign_beacon(BEACON, elsewhere), SIGNATURES)
+
+
+@pytest.mark.parametrize("weak", [0, 1, 2**255 - 20])
+def test_nobody_leads_by_a_key_that_proves_nothing(weak: int) -> None:
+    key = weak.to_bytes(32, "little")
+    blob = encode(Signed(encode(BeaconPayload(key, 1, 1)), key + bytes(32)))
+    with pytest.raises(InvalidRecord):
+        open_beacon(blob, SIGNATURES)
+
+
+def test_signatures_of_other_things_are_none_of_a_beacon() -> None:
+    payload = encode(BEACON)
+    for domain in (Domain.PEER_RECORD, Domain.BROADCAST):
+        with pytest.raises(InvalidRecord):
+            open_beacon(encode(Signed(payload, SIGNATURES.sign(domain, payload))), SIGNATURES)
+    with pytest.raises(InvalidRecord):
+        open_beacon(sign_record(RECORD, SIGNATURES), SIGNATURES)
 
 
 def test_addresses_that_cannot_be_dialled_are_left_out() -> None:

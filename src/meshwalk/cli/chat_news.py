@@ -7,6 +7,7 @@ from meshwalk.events import (
     Alone,
     EntryFailed,
     Event,
+    FragmentFound,
     Joined,
     MessagesDropped,
     NeighbourDown,
@@ -45,6 +46,8 @@ class News:
             case Alone():
                 text = "nobody is linked any more; looking for those known from before"
                 return self._told(text)
+            case FragmentFound():
+                return self._told(printable(str(event)))
             case EntryFailed():
                 return self._entry_failed(event)
             case MessagesDropped():

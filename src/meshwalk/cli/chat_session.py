@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Protocol
@@ -10,11 +11,12 @@ from typing import Protocol
 from meshwalk.cli.chat_commands import HELP, Connect, Plain, Say, Unknown, parse
 from meshwalk.cli.chat_news import News
 from meshwalk.cli.render import (
+    TABLE_COLUMNS,
+    PeersTable,
     as_text,
     counted,
     duration,
     error_line,
-    peers_table,
     printable,
 )
 from meshwalk.errors import InvalidArgument, MeshwalkError, TooBig, Unreachable
@@ -308,7 +310,10 @@ class Session:
         others = f"{len(known) - len(linked)} more known"
         if not linked:
             return f"no neighbours; {others}"
-        return f"{as_text(peers_table(linked))}\n{counted(len(linked), 'neighbour')}, {others}"
+        columns = min(TABLE_COLUMNS, shutil.get_terminal_size().columns)
+        return (
+            f"{as_text(PeersTable(linked), columns)}\n{counted(len(linked), 'neighbour')}, {others}"
+        )
 
     def _who(self) -> str:
         neighbours = self._node.neighbours

@@ -12,16 +12,18 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from meshwalk.cli.control_client import ControlClient
 from meshwalk.cli.render import (
+    PeersTable,
     as_text,
     counted,
     duration,
     exchanges,
-    peers_table,
+    fragment,
     printable,
     round_trip,
 )
@@ -48,11 +50,13 @@ async def status(data: Path, *, as_json: bool) -> int:
         return _print_json(answer)
     neighbours, peers = answer["neighbours"], answer["peers"]
     access = "open: no secret" if answer["is_open"] else "with a secret"
+    overlay = answer["statistics"]["node"].get("overlay", {})
     standing = f"{counted(neighbours, 'neighbour')}, {counted(peers, 'peer')} known"
     for name, value in (
         ("node", answer["id"]),
         ("network", f"{answer['network']} ({access})"),
         ("standing", standing if neighbours else f"alone; {standing}"),
+        ("fragment", fragment(overlay, answer["id"], neighbours, time.time())),
         ("exchanges", exchanges(answer["statistics"]["node"])),
         ("running", f"for {duration(answer['uptime_s'])}, process {answer['pid']}"),
         ("listening", answer["listen"]),
@@ -74,7 +78,7 @@ async def peers(data: Path, *, as_json: bool) -> int:
     if not found:
         _print("no peers yet; let the node join with `meshwalk join ENTRY`")
         return 0
-    table = peers_table(found)
+    table = PeersTable(found)
     if not sys.stdout.isatty():
         _print_lines(as_text(table, PIPE_COLUMNS))
         return 0

@@ -6,15 +6,17 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any, Final
 
-from rich.console import Console, RenderableType
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from meshwalk.events import Delivery, Event
+from meshwalk.events import Delivery, Event, about
 from meshwalk.net.peers import PeerInfo
 from meshwalk.wire.peerid import SHORT_CHARACTERS, PeerId
 
@@ -23,7 +25,15 @@ LABEL_CHARACTERS_MAX = 40  # guess: half a line for a topic, a reason or an agen
 HEX_BYTES_MAX = 16  # one line of a hex dump, as xxd prints it
 COMBINING_MAX = 4  # guess: Vietnamese and Hebrew need up to three; more climb into other lines
 TABLE_COLUMNS = 100  # the line length of this project's own text
+ADDRESS_COLUMNS = 21  # the longest IPv4 address with its port; a longer one may fold
+EXACT_COUNT_MAX = 999  # else "1.2k": what the narrower table shows
 QUEUEING_SHOWN_S = 0.001  # guess: less is what a scheduler does, and no queue
+
+# Columns of a table of peers that go when there is no room, one set after the other. guess: what is
+# missed least goes first; an operator wants to know who is where, and whether it lives.
+LEFT_OUT: Final = (
+    {"jitter"}, {"in", "out"}, {"met"}, {"fails"}, {"linked"}, {"seen"}, {"RTT"},
+)  # fmt: skip
 
 NEWLINE_MARK: Final = "⏎"
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -116,19 +126,7 @@ def error_line(error: Exception) -> str:
 
 def duration(seconds: float) -> str:
     """A time span for people, in its two largest units: "0.4 s", "12 s", "3 min", "2 h 5 min"."""
-    if seconds < 0.95:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = whole // 60
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
+    return " ".join(_in_units(seconds))
 
 
 def size(count: int) -> str:
@@ -141,6 +139,20 @@ def size(count: int) -> str:
         if value < 1023.95:
             return f"{value:.1f} {unit}"
     return f"{value / 1024:.1f} TiB"
+
+
+def short_count(count: int) -> str:
+    """A number in four characters, or five from a billion on: "999", "1.2k", "23k", "4.5M"."""
+    if count <= EXACT_COUNT_MAX:
+        return f"{count}"
+    value = float(count)
+    for unit in "kM":
+        value /= 1000
+        if value < 9.95:
+            return f"{value:.1f}{unit}"
+        if value < 999.5:
+            return f"{value:.0f}{unit}"
+    return f"{value / 1000:.1f}G"
 
 
 def round_trip(seconds: float | None) -> str:
@@ -180,29 +192,99 @@ def exchanges(counts: Mapping[str, Any]) -> str:
     return line
 
 
+def fragment(counts: Mapping[str, Any], me: str, neighbours: int, unix_now: float) -> str:
+    """Of which part of the network a node is, from its own `OverlayStatistics`; `me` is its PeerId.
+
+    "about 30 nodes; beacon of x2k7qw3a heard 4 s ago", "about 30 nodes; this node leads", "alone
+    (lately about 4 nodes)". A node of another version may not know.
+    """
+    if "fragment_size" not in counts:
+        return "not known"
+    members = counts["fragment_size"]
+    line = about(members)
+    if not neighbours:  # what it knows is of the past
+        return f"alone (lately {line})" if members > 1 else "alone"
+    leader, heard_at = counts.get("leader"), counts.get("beacon_heard_at")
+    if leader is None or heard_at is None:
+        return f"{line}; no beacon heard yet"
+    if leader == me:
+        return f"{line}; this node leads"
+    age = duration(max(0.0, unix_now - heard_at))
+    return f"{line}; beacon of {leader[:SHORT_CHARACTERS]} heard {age} ago"
+
+
 # Tables.
 
 
-def peers_table(peers: Iterable[PeerInfo]) -> Table:
-    """Peers, one a line, for a rich console; `as_text` makes plain text of it."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("peer", "state", "address"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("RTT", "linked", "silent", "in", "out"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for peer in peers:
-        cells = (
-            peer.state,
-            peer.address.removeprefix("tcp://"),
-            round_trip(peer.rtt_s),
-            "-" if peer.linked_s is None else duration(peer.linked_s),
-            duration(peer.seen_s_ago),
-            f"{peer.messages_in:,}",
-            f"{peer.messages_out:,}",
-        )
-        texts = [Text(printable(cell)) for cell in cells]
-        table.add_row(Text(peer.peer.short, style=colour_of(peer.peer)), *texts)
-    return table
+class _Column(msgspec.Struct):
+    """A heading and what stands below it."""
+
+    heading: str
+    cells: list[str]
+    is_number: bool = True
+
+    @property
+    def width(self) -> int:
+        """What it needs; a text may fold, and so needs no more than an address."""
+        needed = max(map(cell_len, [self.heading, *self.cells]))
+        return needed if self.is_number else min(needed, ADDRESS_COLUMNS)
+
+
+class PeersTable:
+    """Peers, one a line, for a rich console of any width; `as_text` makes plain text of it.
+
+    "met": how the peer first became known. "RTT" and "jitter": of its last pings. "fails": dials
+    since it last answered. "seen": for how long it has been silent; "-" if only heard of. "in" and
+    "out": messages. A number is never cut: where there is no room for all, counts are shortened,
+    and then columns are left out.
+    """
+
+    def __init__(self, peers: Iterable[PeerInfo]) -> None:
+        self._peers = list(peers)
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        shown = self._columns("{:,}".format)
+        if not _has_room(shown, options.max_width):
+            shown = self._columns(short_count)
+            for without in LEFT_OUT:
+                if _has_room(shown, options.max_width):
+                    break
+                shown = [column for column in shown if column.heading not in without]
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("peer", overflow="fold")
+        for column in shown:
+            if column.is_number:
+                table.add_column(column.heading, justify="right", no_wrap=True)
+            else:
+                table.add_column(column.heading, overflow="fold")
+        for number, peer in enumerate(self._peers):
+            name = Text(peer.peer.short, style=colour_of(peer.peer))
+            table.add_row(name, *(Text(column.cells[number]) for column in shown))
+        yield table
+
+    def _columns(self, count: Callable[[int], str]) -> list[_Column]:
+        """All but the first."""
+        peers = self._peers
+
+        def text(heading: str, cells: Iterable[str]) -> _Column:
+            return _Column(heading, list(map(printable, cells)), is_number=False)
+
+        return [
+            text("state", (p.state for p in peers)),
+            text("met", (p.met for p in peers)),
+            text("address", (p.address.removeprefix("tcp://") for p in peers)),
+            _Column("RTT", [round_trip(p.rtt_s) for p in peers]),
+            _Column("jitter", [round_trip(p.jitter_s) for p in peers]),
+            _Column("fails", [count(p.failures) for p in peers]),
+            _Column("linked", [_roughly(p.linked_s) for p in peers]),
+            _Column("seen", [_roughly(p.seen_s_ago) for p in peers]),
+            _Column("in", [count(p.messages_in) for p in peers]),
+            _Column("out", [count(p.messages_out) for p in peers]),
+        ]
+
+
+def _has_room(columns: Sequence[_Column], width: int) -> bool:
+    return SHORT_CHARACTERS + sum(column.width + 1 for column in columns) <= width
 
 
 def as_text(renderable: RenderableType, columns: int = TABLE_COLUMNS) -> str:
@@ -213,6 +295,27 @@ def as_text(renderable: RenderableType, columns: int = TABLE_COLUMNS) -> str:
 
 
 # What the above share.
+
+
+def _in_units(seconds: float) -> list[str]:
+    """A time span in its largest unit, and then in the next one if that says anything."""
+    if seconds < 0.95:
+        return [f"{max(0.0, seconds):.1f} s"]
+    whole = round(seconds)
+    if whole < 60:
+        return [f"{whole} s"]
+    minutes = whole // 60
+    if minutes < 60:
+        return [f"{minutes} min"]
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    units = ((days, "d"), (hours_of_day, "h")) if days else ((hours, "h"), (minutes, "min"))
+    return [f"{number} {unit}" for number, unit in units if number]
+
+
+def _roughly(seconds: float | None) -> str:
+    """A time span in its largest unit alone, since a table has no room for two; "-" for none."""
+    return "-" if seconds is None else _in_units(seconds)[0]
 
 
 def _kind(message: Delivery) -> str:

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meshwalk.cli.options import NodeOptions, make_node
-from meshwalk.cli.render import event_line, printable
+from meshwalk.cli.render import printable
+from meshwalk.cli.up_news import UpNews
 from meshwalk.errors import InvalidArgument, MeshwalkError, NotAdmitted, Unreachable
-from meshwalk.events import Alone, EntryFailed, Event, Joined, MessagesDropped, StoreFailed
+from meshwalk.events import Event
 from meshwalk.net.control import Control, is_supported
 from meshwalk.net.node import Node
 from meshwalk.net.subscription import Subscription
@@ -172,27 +173,25 @@ def _introduce(node: Node, control: str) -> None:
 
 
 async def _tell(events: Subscription[Event], say: Callable[[str], None]) -> None:
-    """A line for each event of interest; one that repeats itself is told once."""
-    last: dict[object, str] = {}
-    async for event in events:
-        if isinstance(event, Joined | Alone):
-            last.clear()
-            say(event_line(event))
-            continue
-        if isinstance(event, EntryFailed):
-            if event.not_admitted:
-                continue  # told by whoever tries to join, who knows whether that was the last hope
-            key: object = event.address
-            place = event.address.host_and_port
-            where = "" if place in event.reason else f"{place}: "
-            line = f"cannot join yet: {where}{event.reason}; trying again"
-        elif isinstance(event, StoreFailed | MessagesDropped):
-            key, line = type(event), event_line(event)
-        else:
-            continue
-        if last.get(key) != line:
-            last[key] = line
+    """A line for each event of interest."""
+    loop, news = asyncio.get_running_loop(), UpNews()
+    timer: asyncio.TimerHandle | None = None
+
+    def tell_what_is_due() -> None:
+        for line in news.tick(loop.time()):
             say(line)
+
+    try:
+        async for event in events:
+            for line in news.feed(event, loop.time()):
+                say(line)
+            if timer is not None:
+                timer.cancel()
+            at = news.deadline()
+            timer = loop.call_at(at, tell_what_is_due) if at is not None else None
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from meshwalk.errors import InvalidArgument, InvalidRecord
 from meshwalk.wire import records
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.records import Domain, PeerRecord, Signed
+from meshwalk.wire.records import BeaconPayload, Domain, PeerRecord, Signed
 
 SEED_BYTES = 32  # RFC 8032 section 5.1.5: the private key
 
@@ -115,3 +115,18 @@ def open_record(blob: bytes, signatures: Signatures) -> PeerRecord:
     if not signatures.verify(Domain.PEER_RECORD, record.peer, signed.signature, signed.payload):
         raise InvalidRecord("the record's signature is not by the peer it speaks of")
     return record
+
+
+def sign_beacon(payload: BeaconPayload, signatures: Signatures) -> bytes:
+    """A beacon as the blob that travels."""
+    encoded = records.encode(payload)
+    return records.encode(Signed(encoded, signatures.sign(Domain.BEACON, encoded)))
+
+
+def open_beacon(blob: bytes, signatures: Signatures) -> BeaconPayload:
+    """Read a blob and check that the leader it names signed it. Raises `InvalidRecord`."""
+    signed = records.decode_signed(blob)
+    payload = records.decode_beacon_payload(signed.payload)
+    if not signatures.verify(Domain.BEACON, payload.leader, signed.signature, signed.payload):
+        raise InvalidRecord("the beacon's signature is not by the leader it names")
+    return payload

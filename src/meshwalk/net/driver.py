@@ -8,13 +8,14 @@ sends within one turn of the loop is joined into one write per link, but for the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from meshwalk.errors import MalformedFrame, NotAdmitted, TimedOut, Unreachable
 from meshwalk.events import Delivery, Event
 from meshwalk.net.connection import LOOK_AGAIN_S, Connection
 from meshwalk.net.conversing import Conversing
+from meshwalk.net.surveying import Surveying
 from meshwalk.net.transport import Pipe, Transport
 from meshwalk.net.waiters import Awaited, Waiters
 from meshwalk.proto.effects import (
@@ -103,6 +104,7 @@ class Driver:
         self._gathered = 0
         self.waiters = Waiters(self)
         self._all_gone: asyncio.Event = asyncio.Event()
+        self._surveying: Surveying | None = None
 
     # As Acceptor.
 
@@ -196,6 +198,11 @@ class Driver:
         self._armed_at = at
         self._timer = self._loop.call_later(max(0.0, at - self.clock()), self._tick)
 
+    def survey(self, hosts: Callable[[Iterable[str]], list[str]]) -> None:
+        """Tell the machines at which hosts this one is, from now on; see `Surroundings.hosts`."""
+        self._surveying = Surveying(self, hosts)
+        self._surveying.look()
+
     # For the application.
 
     async def room_for(self, link: int) -> None:
@@ -245,12 +252,14 @@ class Driver:
             if self._timer is not None:
                 self._timer.cancel()
                 self._armed_at = float("-inf")  # never armed again
+            self._look_no_more()
             self.waiters.stop()
             self._conversing.stop()
 
     def abort(self) -> None:
         """Drop every link at once, as a crash would."""
         self._armed_at = float("-inf")
+        self._look_no_more()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._dials.values():
@@ -346,6 +355,10 @@ class Driver:
     def _attach(self, link: int, pipe: Pipe) -> None:
         connection = Connection(self, link, pipe)
         self.connections[link] = connection
+        if self._surveying is not None and pipe.local.host not in self.core.own_record.hosts:
+            # This machine has an address anew: in place of another one? Or it has more of them than
+            # are kept, and then each connection says so.
+            self._surveying.look_soon()
         pipe.start(connection)
         effects = self.core.secured(link, pipe.peer, pipe.remote, pipe.local.host, self.clock())
         self.perform(effects)
@@ -366,7 +379,13 @@ class Driver:
         # Machine time stands still while a machine sleeps, and calendars are set.
         offset_s = self._unix_clock() - now
         if abs(offset_s - self.core.unix_offset_s) > CLOCK_STEP_S:
-            self.core.calendar_set(offset_s)
+            self.perform(self.core.calendar_set(offset_s, now))
+            if self._surveying is not None:  # it has slept, perhaps, and been carried elsewhere
+                self._surveying.look()
+
+    def _look_no_more(self) -> None:
+        if self._surveying is not None:
+            self._surveying.stop()
 
     def _end_of_turn(self) -> None:
         self._is_joining = False

@@ -21,7 +21,6 @@ from meshwalk.net.driver import Driver
 from meshwalk.net.entering import joined, open_listener, parse_entry
 from meshwalk.net.handlers import AnyHandler, Handlers
 from meshwalk.net.inbox import Inbox
-from meshwalk.net.interfaces import hosts_of_this_machine
 from meshwalk.net.peers import PeerInfo, check_peer, parse_target, peers_of
 from meshwalk.net.persistence import PersistenceStatistics
 from meshwalk.net.serving import Serving
@@ -141,10 +140,9 @@ class Node:
         self._inbox.storage, self._inbox.driver = storage, driver
         self._inbox.messages.open()
         self._inbox.events.open()
-        if self._listener.address.is_unspecified:
-            for host in hosts_of_this_machine():
-                core.local_host(host, now)
         core.listening((self._listener.address,), now)
+        if self._listener.address.is_unspecified:
+            driver.survey(around.hosts)
         driver.perform(core.start(storage.known_peers(core.unix_offset_s), now))
         return self
 

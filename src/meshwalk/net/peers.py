@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 import msgspec
 
 from meshwalk.errors import InvalidArgument, InvalidPeerId
 from meshwalk.proto.node import NodeCore
+from meshwalk.proto.overlay.bookentry import NEVER, BookEntry, Table
 from meshwalk.wire.address import Address
 from meshwalk.wire.peerid import PeerId
+
+_ORDER: Final = (Table.VERIFIED, Table.LOST, Table.HEARD)
 
 
 class PeerInfo(msgspec.Struct, frozen=True):
@@ -17,18 +21,22 @@ class PeerInfo(msgspec.Struct, frozen=True):
 
     peer: PeerId
     state: str
-    """"neighbour", "verified" (we have dialled it with success) or "heard"."""
+    """"neighbour", "verified" (we have dialled it with success), "lost" (verified once, and out of
+    reach for long) or "heard" (others told of it)."""
     address: str
     """Where it is linked from or to, or the best address known."""
     rtt_s: float | None
     """Mean of the last round trips; None when never measured."""
     jitter_s: float | None
+    """Mean difference between one round trip and the next."""
     failures: int
     """Failed dials since it last answered."""
-    seen_s_ago: float
+    seen_s_ago: float | None
+    """Since something came from it over a link; of a peer that is no neighbour, since its last link
+    or test ended. None when it is known by hearsay alone."""
     met: str
-    """How it became known: "entry", "link", "walk", "acquaintance", "query" or
-    "store"."""
+    """How it first became known: by a "link" to it, from a "walk", in the "exchange" with a
+    neighbour, or by a "query" for it."""
     linked_s: float | None
     """For how long it has been a neighbour."""
     messages_in: int = 0
@@ -40,6 +48,10 @@ class PeerInfo(msgspec.Struct, frozen=True):
     """Of that, how long they wait in some queue: what is above the least that was ever seen."""
     clock_offset_s: float | None = None
     """Its machine time minus ours."""
+    tested_s_ago: float | None = None
+    """Since it last passed a test; None when it never did."""
+    is_anchor: bool = False
+    """Whether it is to be dialled first after a restart."""
 
 
 def check_peer(peer: object) -> None:
@@ -64,7 +76,7 @@ def parse_target(target: PeerId | str | Address) -> PeerId | Address:
 
 
 def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:
-    """Neighbours first, oldest first; then verified and heard-of peers, newest first."""
+    """Neighbours first, oldest first; then those verified, lost and heard of, newest first."""
     book = core.overlay.book.entries
     found: list[PeerInfo] = []
     for neighbour in core.overlay.membership.neighbours.values():
@@ -85,22 +97,46 @@ def peers_of(core: NodeCore, now: float) -> list[PeerInfo]:
                 one_way_s=link.delay_s,
                 queueing_s=link.queueing_s,
                 clock_offset_s=link.round_trips.clock_offset_s,
+                tested_s_ago=_tested_s_ago(entry, now),
+                is_anchor=entry is not None and entry.is_anchor,
             )
         )
     others = [e for e in book.values() if e.peer not in core.overlay.membership.neighbours]
-    others.sort(key=lambda e: (not e.verified, -e.last_seen))
+    others.sort(key=lambda e: (_ORDER.index(e.table), -e.last_seen))
     found += [
         PeerInfo(
             peer=entry.peer,
-            state="verified" if entry.verified else "heard",
-            address=str(next(iter(entry.to_try(1)), "")),
+            state=entry.table.value,
+            address=str(entry.best_address or ""),
             rtt_s=entry.rtt_s,
-            jitter_s=None,
+            jitter_s=entry.jitter_s,
             failures=entry.failures,
-            seen_s_ago=max(0.0, now - entry.last_seen),
+            seen_s_ago=_seen_s_ago(entry, now),
             met=entry.met,
             linked_s=None,
+            tested_s_ago=_tested_s_ago(entry, now),
+            is_anchor=entry.is_anchor,
         )
         for entry in others
     ]
     return found
+
+
+def _seen_s_ago(entry: BookEntry, now: float) -> float | None:
+    # An entry's `last_seen` begins as the time when it was first heard of; only traces of a link
+    # say that it means more.
+    was_linked = (
+        entry.table is not Table.HEARD
+        or entry.met == "link"
+        or entry.address is not None
+        or entry.rtt_s is not None
+        or entry.tested_at != NEVER
+        or entry.position > 0
+    )
+    return max(0.0, now - entry.last_seen) if was_linked else None
+
+
+def _tested_s_ago(entry: BookEntry | None, now: float) -> float | None:
+    if entry is None or entry.tested_at == NEVER:
+        return None
+    return max(0.0, now - entry.tested_at)

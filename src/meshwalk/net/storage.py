@@ -65,7 +65,7 @@ class NodeStorage:
         )
         try:
             storage.seed = await persistence.call(identity.load_or_make, surroundings.identity_seed)
-            storage._peers = await persistence.call(peerbook.load_peers, config.overlay.book_max)
+            storage._peers = await persistence.call(peerbook.load_peers, config.book.total_max)
         except BaseException:
             await persistence.close()
             raise
@@ -82,16 +82,7 @@ class NodeStorage:
         if isinstance(change, ForgetPeer):
             self._persistence.post(peerbook.forget_peer, change.peer)
             return
-        stored = StoredPeer(
-            change.peer,
-            change.record,
-            change.address,
-            change.verified,
-            change.last_seen,
-            change.failures,
-            change.rtt_s,
-            change.met,
-        )
+        stored = StoredPeer(**msgspec.structs.asdict(change))
         self._persistence.post(peerbook.save_peer, stored)
 
     def sent(
@@ -160,17 +151,10 @@ class NodeStorage:
     def _prune(self) -> None:
         self._persistence.post(history.prune, self._config.store.history_max)
         # A dropped write may have left a peer behind that the book has forgotten.
-        self._persistence.post(peerbook.prune_peers, self._config.overlay.book_max)
+        self._persistence.post(peerbook.prune_peers, self._config.book.total_max)
 
 
 def _as_saved(peer: StoredPeer) -> SavePeer:
-    return SavePeer(
-        peer=peer.peer,
-        record=peer.record,
-        address=peer.address,
-        verified=peer.verified,
-        last_seen=peer.last_seen,
-        failures=peer.failures,
-        rtt_s=peer.rtt_s,
-        met=peer.met,
-    )
+    kept = msgspec.structs.asdict(peer)
+    del kept["first_seen"]  # for people: the node does nothing with it
+    return SavePeer(**kept)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from meshwalk.config import Config
 from meshwalk.proto.effects import Dial, Effect, Send, Shut
 from meshwalk.proto.link import OPEN, Ended, Link, LinkState, News, Opened
+from meshwalk.proto.pinging import Recovered, Suspected
 from meshwalk.proto.rate import TokenBucket
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
@@ -48,11 +49,13 @@ class Connections:
         "_next_link",
         "_out",
         "_own_record",
+        "_ping_phase_s",
         "_timers",
         "ended",
         "links",
         "me",
         "refused",
+        "silences",
     )
 
     def __init__(
@@ -62,7 +65,7 @@ class Connections:
         timers: Timers,
         out: list[Effect],
         new_id: Callable[[], int],
-        own_record: Callable[[], bytes],
+        own_record: Callable[[Address], bytes],
         agent: str,
     ) -> None:
         self.me = me
@@ -71,7 +74,13 @@ class Connections:
         """Incoming connections closed unread, by the limit that refused them."""
         self.ended: Counter[str] = Counter()
         """Links that ended, by reason."""
+        self.silences: Counter[str] = Counter()
+        """Silences of neighbours, by what came of them: `suspected`, and then `recovered` or
+        `idle`."""
         self._config = config
+        # By the PeerId, so that nodes whose clocks began together do not all ping at once.
+        share = int.from_bytes(me[:4], "big") / 2.0**32
+        self._ping_phase_s = share * config.link.ping_interval_s
         self._timers = timers
         self._out = out
         self._new_id = new_id
@@ -127,8 +136,10 @@ class Connections:
         self._out.append(Dial(link.number, address, expected))
         return link
 
-    def secured(self, number: int, peer: PeerId, remote: Address, now: float) -> LinkNews:
-        """The pipe of a link is there, and its peer proven; `remote` has the host as a number."""
+    def secured(
+        self, number: int, peer: PeerId, remote: Address, now: float, *, local_host: str = ""
+    ) -> LinkNews:
+        """The pipe of a link is there, and its peer proven; hosts are numbers."""
         link = self.links.get(number)
         if link is None or link.state is not LinkState.SECURING:
             return None
@@ -136,7 +147,7 @@ class Connections:
             self._out.append(Shut(number, at_once=True))
             return self._after(link, link.lost("another peer answered", not_admitted=True))
         self._forget_host(link)
-        link.remote = remote
+        link.remote, link.local_host = remote, local_host
         self._hosts[remote.host] += 1
         hello = self._hello(link, now) if link.outbound and peer != self.me else None
         link.secured(peer, hello, now)
@@ -165,6 +176,12 @@ class Connections:
         if link is None:
             return None
         return self._after(link, link.lost(why, not_admitted=not_admitted))
+
+    def moved(self, link: Link) -> LinkNews:
+        """The machine no longer has the host that this end of a link uses: nothing can come over it
+        any more. The peer is not told, since nothing can be."""
+        self._out.append(Shut(link.number, at_once=True))
+        return self._after(link, link.lost("this machine has moved"))
 
     def stalled(self, number: int, now: float) -> None:
         """The peer does not read, and much waits to be sent."""
@@ -203,6 +220,12 @@ class Connections:
             return None
         return self._after(link, news)
 
+    def doubt(self, late_s: float, now: float) -> None:
+        """The machine slept, or this process stood still for `late_s`: see `Link.doubt`."""
+        for link in list(self.links.values()):
+            link.doubt(late_s, now)
+            self._after(link, None)
+
     # Commands of the machines above.
 
     def consent(self, link: Link, now: float) -> None:
@@ -214,6 +237,11 @@ class Connections:
     def close(self, link: Link, reason: CloseReason, text: str, now: float) -> LinkNews:
         """End a link for a reason that the peer is told."""
         return self._after(link, link.close(reason, text, now))
+
+    def measure(self, link: Link, now: float) -> None:
+        """Ping an open link now; its silence is judged from here."""
+        link.measure(now)
+        self._after(link, None)
 
     def send(self, link: Link, message: Message) -> None:
         """Send a message; the link must be open."""
@@ -248,6 +276,8 @@ class Connections:
             purpose=purpose,
             token=token,
             expected=expected,
+            detection=self._config.detection,
+            phase_s=self._ping_phase_s,
         )
         self._next_link += 1
         self.links[link.number] = link
@@ -265,6 +295,12 @@ class Connections:
                 self.ended[news.reason.name.lower() if news.reason is not None else "lost"] += 1
                 if not news.was_open:
                     self._never_opened(link)
+                elif news.by_us and news.reason is CloseReason.IDLE and link.is_standing:
+                    self.silences["idle"] += 1
+            elif type(news) is Suspected:
+                self.silences["suspected"] += 1
+            elif type(news) is Recovered:
+                self.silences["recovered"] += 1
             elif link.outbound and type(news) is Opened:
                 self._dialling -= 1
         at = link.deadline()
@@ -297,7 +333,7 @@ class Connections:
             link.purpose,
             int(now * 1e6),
             str(link.remote) if not link.outbound else "",
-            self._own_record(),
+            self._own_record(link.remote),
             link.token if link.outbound else b"",
             self._agent,
             self._config.conversations.shared_window_bytes,

@@ -242,6 +242,22 @@ class SavePeer(msgspec.Struct, frozen=True, gc=False):
     failures: int
     rtt_s: float | None
     met: str
+    source: str = ""
+    """The address group of who told of it."""
+    heard_at: float = 0.0
+    """When it was last told of or met, as far as the store needs to know; Unix time in seconds."""
+    failing_since: float | None = None
+    """Unix time in seconds; None when it has not failed since it last worked."""
+    tested_at: float | None = None
+    """Unix time in seconds; None when it never passed a test."""
+    jitter_s: float | None = None
+    position: int = 0
+    """In the own log of connections; 0 when not in it."""
+    cursor: int = 0
+    """How far the node is with the peer's log; the peer chose it: 64 bits without a sign."""
+    is_anchor: bool = False
+    lost: bool = False
+    """Verified once, and out of reach for long."""
 
 
 @final

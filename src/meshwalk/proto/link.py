@@ -1,7 +1,8 @@
-"""One connection: its life cycle, greeting, pings, silence, and the reason it ends.
+"""One connection: its life cycle, greeting, and the reason it ends.
 
-Everything that decides what a link may do next is in this file. It does not know who else exists
-or what a message says, and treats dialled and accepted pipes alike but for who greets first.
+Everything that decides what a link may do next is in this file; what pings tell is in `pinging.py`.
+It does not know who else exists or what a message says, and treats dialled and accepted pipes alike
+but for who greets first.
 
     SECURING --secured--> GREETING --hello--> OPEN --close--> CLOSING --close or timer--> CLOSED
         |                    |                  |                                           ^
@@ -19,9 +20,9 @@ from typing import Any, ClassVar, Final, TypeAlias, final
 
 import msgspec
 
-from meshwalk.config import LinkConfig
-from meshwalk.proto.effects import Effect, Measured, Send, Shut
-from meshwalk.proto.roundtrips import RoundTrips
+from meshwalk.config import DetectionConfig, LinkConfig
+from meshwalk.proto.effects import Effect, Send, Shut
+from meshwalk.proto.pinging import Pinging, Silence
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import (
     CONVERSING_PURPOSES,
@@ -91,7 +92,7 @@ class Ended(msgspec.Struct, frozen=True):
     not_admitted: bool = False
 
 
-News: TypeAlias = Asked | Opened | Arrived | Ended
+News: TypeAlias = Asked | Opened | Arrived | Silence | Ended
 
 # Closing for one of these, nothing that the peer still says matters, or it does not read.
 _CLOSED_AT_ONCE: Final = frozenset(
@@ -105,42 +106,31 @@ _CLOSED_AT_ONCE: Final = frozenset(
         CloseReason.VERSION,
     }
 )
-_UNKNOWN_S: Final = float("inf")
+_DETECTION: Final = DetectionConfig()  # for a link of no table, such as a node's to itself
 
 
-class Link:
+class Link(Pinging):
     """One end of one connection."""
 
     __slots__ = (
-        "_asked",
-        "_config",
-        "_new_id",
-        "_out",
         "_over",
-        "_ping_at",
-        "_pings",
-        "_pongs_since_quickest",
-        "_quickest_s",
         "_was_open",
         "attempt",
         "delay_least_s",
         "delay_s",
         "expected",
-        "heard_at",
         "is_standing",
+        "local_host",
         "may_converse",
         "messages_in",
         "messages_out",
-        "number",
         "outbound",
         "peer",
-        "peer_epoch_s",
         "purpose",
         "record",
         "remote",
         "retires_at",
         "room",
-        "round_trips",
         "since",
         "stalled_at",
         "state",
@@ -162,8 +152,10 @@ class Link:
         purpose: Purpose = Purpose.STANDING,
         token: bytes = b"",
         expected: PeerId | None = None,
+        detection: DetectionConfig = _DETECTION,
+        phase_s: float | None = None,
     ) -> None:
-        self.number = number
+        super().__init__(number, config, detection, out, new_id, now, phase_s)
         self.outbound = outbound
         self.remote = remote
         self.purpose = purpose
@@ -175,39 +167,28 @@ class Link:
         self.expected = expected
         self.state = LinkState.SECURING
         self.peer: PeerId | None = None
+        self.local_host = ""
+        """The host of this machine that the link uses; "" before its pipe is there."""
         self.record = b""
         self.attempt = 0
         """The number under which whoever had it dialled knows it; 0 for accepted links."""
         self.since = now
-        self.heard_at = now
-        self.round_trips = RoundTrips(config.rtt_window)
         self.stalled_at: float | None = None
         self.retires_at: float | None = None
         """Set when the link has lost to its twin, and its peer is to close it: the latest time."""
         self.messages_in = 0
         self.messages_out = 0
-        self._config = config
-        self._out = out
-        self._new_id = new_id
-        self._ping_at = now
-        self._pings: dict[int, float] = {}
-        self._quickest_s = _UNKNOWN_S
-        self._pongs_since_quickest = 0
         self.room = config.send_buffer_high_bytes
         """Bytes that conversations may add to what waits in the pipe, as far as is known here."""
         self.wants_room = False
         """Whether the driver has been asked to say when there is more."""
         self.used_at = now
         """When a temporary link last carried a message, or was last needed."""
-        self.peer_epoch_s = 0.0
-        """Our machine time when the peer's was 0: what its stamps of sending count from."""
         self.delay_s: float | None = None
         """How long messages were on their way lately: smoothed as round trips are (RFC 6298)."""
         self.delay_least_s = 0.0
         """The least that one took. What `delay_s` is above it, they waited in some queue, as RFC
         6817 (LEDBAT) has it; and so it does not matter how far the clocks are apart."""
-        self._asked: set[int] | None = None
-        """Those of `_pings` that somebody waits for."""
         self._over = False  # Ended has been said
         self._was_open = False
 
@@ -220,11 +201,6 @@ class Link:
     def is_pinged(self) -> bool:
         """Whether it may be silent for long and still be needed: then pings show that it lives."""
         return self.is_standing or self.purpose is Purpose.CONVERSATION
-
-    @property
-    def rtt_s(self) -> float:
-        """The quickest round trip lately, in seconds; 0.0 before the first."""
-        return self._quickest_s if self._quickest_s < _UNKNOWN_S else 0.0
 
     @property
     def queueing_s(self) -> float | None:
@@ -260,32 +236,6 @@ class Link:
             CloseReason.PROTOCOL, f"{kind} is not allowed in {self.state.name.lower()}", now
         )
 
-    def pinged(self, ping: Ping, now: float) -> None:
-        """The peer measures an open link. A short way in, for the most frequent frames."""
-        self.heard_at = now
-        at = int(now * 1e6)
-        self._out.append(Send(self.number, Pong(ping.id, ping.sent_at_us, at, at)))
-
-    def ponged(self, pong: Pong, now: float) -> None:
-        """The peer of an open link answers a ping."""
-        self.heard_at = now
-        sent_at = self._pings.pop(pong.in_reply_to, None)
-        if sent_at is None:
-            return  # late, repeated or invented: no measurement
-        there_s = (pong.sent_at_us - pong.ping_received_at_us) / 1e6
-        rtt_s = now - sent_at
-        if 0.0 <= there_s <= rtt_s:  # else the peer's stamps are nonsense: count its time as path
-            rtt_s -= there_s
-        offset_s = (pong.ping_received_at_us / 1e6 - sent_at + pong.sent_at_us / 1e6 - now) / 2
-        self.round_trips.add(rtt_s, offset_s)
-        # The quickest of a window is nearest to the truth; this keeps up with it at no cost.
-        self._pongs_since_quickest += 1
-        if rtt_s <= self._quickest_s or self._pongs_since_quickest >= self._config.rtt_window:
-            self._quickest_s, self._pongs_since_quickest = rtt_s, 0
-            self.peer_epoch_s = -offset_s
-        if self._asked and pong.in_reply_to in self._asked:  # nobody waits for the others
-            self._out.append(Measured(pong.in_reply_to, rtt_s))
-
     def arrived(self, sent_at_us: int, now: float) -> None:
         """A message has come: note how long it was on its way. One of each batch is enough."""
         delay_s = now - self.peer_epoch_s - sent_at_us * 1e-6
@@ -299,6 +249,24 @@ class Link:
     def retire(self, now: float) -> None:
         """The link lost to its twin, whose dialler closes it; if that fails to come, we do."""
         self.retires_at = now + self._config.close_timeout_s
+
+    def doubt(self, late_s: float, now: float) -> None:
+        """This end has slept, or stood still for `late_s`; the peer had no part in that.
+
+        No time-out counts what it stood still, and silence is judged by a ping that is sent now.
+        Short spells between long stops add up, so that they end a dead link as one long spell does.
+        """
+        self.heard_at = min(now, self.heard_at + late_s)
+        if self.state is not OPEN:
+            self.since = min(now, self.since + late_s)
+            return
+        self.used_at = min(now, self.used_at + late_s)
+        if self.stalled_at is not None:
+            self.stalled_at = min(now, self.stalled_at + late_s)
+        if self.retires_at is not None:
+            self.retires_at += late_s
+        if self.is_pinged:
+            self.ping_anew(now)
 
     def close(self, reason: CloseReason, text: str, now: float) -> News | None:
         """End the link with a reason that the peer is told."""
@@ -344,9 +312,11 @@ class Link:
                 return self.close(CloseReason.IDLE, "nothing heard for too long", now)
             if not self.is_standing and now >= self.used_at + config.temporary_timeout_s:
                 return self.close(CloseReason.DONE, "unused", now)
+            news = self.judge(now) if self.is_standing and now >= self._judge_at else None
             if now >= self._ping_at:
-                self._ping(now)
-        elif now >= self.heard_at + config.temporary_timeout_s:
+                self.measure(now)
+            return news
+        if now >= self.heard_at + config.temporary_timeout_s:
             return self.close(CloseReason.DONE, "unused", now)
         return None
 
@@ -384,6 +354,8 @@ class Link:
             at = self.heard_at + config.idle_timeout_s
             if self._ping_at < at:
                 at = self._ping_at
+            if self._judge_at < at and self.is_standing:
+                at = self._judge_at
         else:
             at = self.heard_at + config.temporary_timeout_s
         if self.stalled_at is not None:
@@ -391,21 +363,6 @@ class Link:
         if self.retires_at is not None:
             at = min(at, self.retires_at)
         return at
-
-    def ping(self, now: float) -> int:
-        """Measure the round trip for somebody who waits for `Measured` with the returned id."""
-        id = self._ping(now)
-        self._asked = {*(self._asked or ()), id} & self._pings.keys()
-        return id
-
-    def _ping(self, now: float) -> int:
-        self._ping_at = now + self._config.ping_interval_s
-        id = self._new_id()
-        self._pings[id] = now
-        if len(self._pings) > self._config.rtt_window:
-            del self._pings[next(iter(self._pings))]
-        self._out.append(Send(self.number, Ping(id, int(now * 1e6))))
-        return id
 
     # Frames.
 
@@ -424,6 +381,9 @@ class Link:
         self.may_converse = hello.purpose in CONVERSING_PURPOSES
         self.token = hello.token
         return Asked(hello)
+
+    def _on_pong(self, pong: Pong, now: float) -> None:
+        self.ponged(pong, now)
 
     def _on_message(self, message: Message | Credit, now: float) -> News | None:
         if not self._was_open:
@@ -453,8 +413,8 @@ class Link:
         LinkState.OPEN: {
             Message: _on_message,
             Credit: _on_message,
-            Ping: pinged,
-            Pong: ponged,
+            Ping: Pinging.pinged,
+            Pong: _on_pong,
             Close: _on_close,
         },
         LinkState.CLOSING: {

@@ -39,13 +39,15 @@ from meshwalk.proto.overlay.effects import (
     Connect,
     Disconnect,
     Found,
+    Measure,
     NotFound,
     OverlayEffect,
     Say,
     Tell,
 )
 from meshwalk.proto.overlay.overlay import Overlay
-from meshwalk.proto.ownrecord import OwnRecord
+from meshwalk.proto.ownrecord import RENEWAL, OwnRecord
+from meshwalk.proto.pinging import Suspected
 from meshwalk.proto.reaching import (
     DialPeer,
     FindIt,
@@ -86,26 +88,28 @@ class Machines:
         ids = count(rng.getrandbits(ID_START_BITS) + 1)
         self._new_id = ids.__next__
         self.timers = Timers()
-        self.own_record = OwnRecord(signatures, unix_offset_s)
+        self.own_record = OwnRecord(signatures, config.book, unix_offset_s)
         self.own_record.listening((), now)  # nowhere yet; but whoever never listens is somebody too
+        self._told_version = 0
         self.connections = Connections(
             self.me,
             config,
             self.timers,
             self._out,
             self._new_id,
-            lambda: self.own_record.blob,
+            self.own_record.blob_for,
             agent,
         )
         self._links = self.connections.links
         self.overlay = Overlay(
             signatures,
-            config.overlay,
-            lambda: self.own_record.blob,
+            config,
+            self.own_record.blob_for,
             lambda: bool(self.own_record.addresses),
             self._new_id,
             rng,
             self.timers,
+            now,
             unix_offset_s,
         )
         self.gossip = Gossip(signatures, config.broadcast, self.timers, unix_offset_s, now)
@@ -131,12 +135,16 @@ class Machines:
             self._opened(link, what.hello, now)
         elif isinstance(what, Opened):
             assert link.peer is not None
-            self.own_record.seen_at(link.peer, what.hello.seen_at, now)
+            text = what.hello.seen_at
+            self.own_record.seen_at(link.peer, link.number, link.remote, text, now)
             if link.purpose is Purpose.PROBE:
                 self._out.append(ProbeOpened(link.number, link.peer))
             self._opened(link, what.hello, now)
+            self._mind_own_record(now)
         elif isinstance(what, Ended):
             self._ended(link, what, now)
+        elif isinstance(what, Suspected):
+            self._on_overlay(self.overlay.suspected(link, now), now)
 
     def _opened(self, link: Link, hello: Hello, now: float) -> None:
         assert link.peer is not None
@@ -164,6 +172,27 @@ class Machines:
         effects = self.reaching.dial_ended(link.number, ended.text, ended.not_admitted, now)
         self._on_reaching(effects, now)
         self._after_dispatch(now)
+        if link.peer is not None:
+            self.own_record.link_ended(link.peer, link.number, now)
+            self._mind_own_record(now)
+
+    def _note_use(self, link: int, now: float) -> None:
+        """A link that is not to stay is kept for as long as something is going on over it."""
+        found = self._links.get(link)
+        if found is not None and not found.is_standing and self.dispatch.has_use_for(found):
+            found.used_at = now
+
+    def _renew_own_record(self, now: float) -> None:
+        self.own_record.renew(now)
+        self.timers.set(RENEWAL, self.own_record.renewal_at(now))
+        self._mind_own_record(now)
+
+    def _mind_own_record(self, now: float) -> None:
+        """Have the neighbours told if the own record is another than they know."""
+        version = self.own_record.version
+        if version != self._told_version:
+            self._told_version = version
+            self._on_overlay(self.overlay.record_changed(now), now)
 
     def _on_message(self, link: Link, message: Message | Credit, now: float) -> None:
         link.used_at = now
@@ -257,6 +286,10 @@ class Machines:
                 link = self.connections.links.get(effect.link)
                 if link is not None:
                     self._close(link, effect.reason, effect.text, now)
+            elif type(effect) is Measure:
+                link = self.connections.links.get(effect.link)
+                if link is not None and link.is_open:
+                    self.connections.measure(link, now)
             elif type(effect) is Tell:
                 self._out.append(Happened(effect.event))
             elif type(effect) is SavePeer or type(effect) is ForgetPeer:
@@ -267,6 +300,17 @@ class Machines:
                 self._on_reaching(self.reaching.not_found(effect.peer, effect.why, now), now)
             else:
                 assert_never(effect)
+
+    def _on_moving(self, gone: set[str], now: float) -> None:
+        """The machine has other hosts than before: links from those that have gone are dead."""
+        for link in [link for link in self._links.values() if link.local_host in gone]:
+            self._on_link(self.connections.moved(link), now)
+        self._on_waking(now)  # what could not be reached from where it was, it may now
+
+    def _on_waking(self, now: float) -> None:
+        at = self.timers.next()
+        self.connections.doubt(max(0.0, now - at) if at is not None else 0.0, now)
+        self._on_overlay(self.overlay.woke(now), now)
 
     def _say(self, say: Say, now: float) -> None:
         link = self.connections.links.get(say.link)

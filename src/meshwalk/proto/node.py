@@ -1,5 +1,5 @@
-"""One node: its inputs, from the driver and from the application. What they lead to is routed in
-`machines.py`, and decided by the machines.
+"""One node: its inputs from the driver. Those from the application are in `commands.py`; what both
+lead to is routed in `machines.py`, and decided by the machines.
 
 Inputs take `now`, machine time in seconds that never goes back, and return effects for the driver
 to perform in order. After each input the driver asks `deadline()` and calls `tick` then.
@@ -9,29 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwalk.errors import Closed, InvalidArgument, NotANeighbour, Refused, TooBig
 from meshwalk.events import LinkResumed, LinkStalled
 from meshwalk.proto import connections as connections_machine
 from meshwalk.proto import ordering as ordering_machine
+from meshwalk.proto import ownrecord as ownrecord_machine
 from meshwalk.proto import reaching as reaching_machine
+from meshwalk.proto.commands import Commands
 from meshwalk.proto.dispatch import dispatch as dispatch_machine
-from meshwalk.proto.dispatch.conversation import Counterparty
-from meshwalk.proto.effects import Effect, Happened, PeerReached
+from meshwalk.proto.effects import Effect, Happened
 from meshwalk.proto.link import OPEN, Link
-from meshwalk.proto.machines import APPLICATION, Machines
+from meshwalk.proto.machines import APPLICATION
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.proto.statistics import NodeStatistics, statistics_of
 from meshwalk.wire.address import Address
-from meshwalk.wire.frames import CloseReason, ContentType, Frame, Message, Ping, Pong, Purpose
-from meshwalk.wire.messages import RefusalCode
+from meshwalk.wire.frames import CloseReason, Frame, Message, Ping, Pong, Purpose
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.text import printable
 
-TYPE_CHARACTERS_MAX = 255  # below ShortText's bound in wire/frames.py
-TIMEOUT_S_MAX = 31_536_000  # a year: guess, longer than any link lives
+LATE_S = 3.0  # guess: longer than a busy process takes for a turn, shorter than any time-out
 
 
-class NodeCore(Machines):
+class NodeCore(Commands):
     """All machines of one node, as a driver uses them."""
 
     # Inputs from the driver.
@@ -40,12 +37,18 @@ class NodeCore(Machines):
         """The node accepts connections there."""
         self.own_record.listening(addresses, now)
 
-    def local_host(self, host: str, now: float) -> None:
-        """An address of this machine: a node that listens on every interface listens there."""
-        self.own_record.connected_from(host, now)
+    def hosts(self, hosts: tuple[str, ...], now: float) -> list[Effect]:
+        """All addresses that this machine has now, for a node that listens on every interface."""
+        gone = set(self.own_record.hosts).difference(hosts)
+        has_moved = self.own_record.hosts_are(hosts, now)
+        self._mind_own_record(now)
+        if has_moved:
+            self._on_moving(gone, now)
+        return self._flush()
 
     def start(self, known: list[BookEntry], now: float) -> list[Effect]:
         """Begin, with the peers that the store kept."""
+        self._renew_own_record(now)
         self._on_overlay(self.overlay.start(known, now), now)
         return self._flush()
 
@@ -58,7 +61,9 @@ class NodeCore(Machines):
     ) -> list[Effect]:
         """The pipe of a link is there and its peer proven."""
         self.own_record.connected_from(local_host, now)
-        self._on_link(self.connections.secured(link, peer, remote, now), now)
+        self._mind_own_record(now)
+        news = self.connections.secured(link, peer, remote, now, local_host=local_host)
+        self._on_link(news, now)
         return self._flush()
 
     def lost(self, link: int, why: str, now: float, *, not_admitted: bool = False) -> list[Effect]:
@@ -94,7 +99,8 @@ class NodeCore(Machines):
             elif type(frame) is Ping:  # no news, nor from a pong; and no deadline comes earlier
                 found.pinged(frame, now)
             elif type(frame) is Pong:
-                found.ponged(frame, now)
+                if found.ponged(frame, now) and found.is_tested:
+                    self._on_overlay(self.overlay.measured(found, now), now)
             else:
                 self._on_link(self.connections.receive(link, frame, now), now)
         if message is not None and found is not None:
@@ -136,13 +142,23 @@ class NodeCore(Machines):
         """It still has much to read, and has read some."""
         self.connections.progressed(link, now)
 
-    def calendar_set(self, unix_offset_s: float) -> None:
+    def calendar_set(self, unix_offset_s: float, now: float) -> list[Effect]:
         """Unix time is `now` plus this from here on: the machine slept, or its clock was set."""
+        gone_on_s = unix_offset_s - self.unix_offset_s
         self.unix_offset_s = unix_offset_s
         self.gossip.unix_offset_s = unix_offset_s
         self.own_record.unix_offset_s = unix_offset_s
         self.overlay.book.unix_offset_s = unix_offset_s
         self.dispatch.calendar_set(unix_offset_s)
+        self._renew_own_record(now)
+        if gone_on_s > LATE_S:  # machine time stands still while a machine sleeps
+            self._on_waking(now)
+        return self._flush()
+
+    def woke(self, now: float) -> list[Effect]:
+        """The machine slept, or this process stood still; or it is elsewhere than before."""
+        self._on_waking(now)
+        return self._flush()
 
     def overflowed(self, link: int, now: float) -> list[Effect]:
         """More waits to be sent than is allowed."""
@@ -151,6 +167,9 @@ class NodeCore(Machines):
 
     def tick(self, now: float) -> list[Effect]:
         """The deadline has come."""
+        at = self.timers.next()
+        if at is not None and now > at + LATE_S:
+            self._on_waking(now)  # first: what was not heard meanwhile is nobody's silence
         for machine, what in self.timers.due(now):
             if machine == connections_machine.TIMER:
                 assert isinstance(what, int)
@@ -165,236 +184,15 @@ class NodeCore(Machines):
                 self._after_dispatch(now)
             elif machine == reaching_machine.TIMER:
                 self._on_reaching(self.reaching.tick(now), now)
+            elif machine == ownrecord_machine.TIMER:
+                self._renew_own_record(now)
             else:
-                self._on_overlay(self.overlay.tick(now), now)
+                self._on_overlay(self.overlay.tick(what, now), now)
         return self._flush()
 
     def deadline(self) -> float | None:
         """When `tick` is due, by machine time."""
         return self.timers.next()
-
-    # Commands of the application.
-
-    def join(self, address: Address, expected: PeerId | None, now: float) -> list[Effect]:
-        """Enter a network through this address."""
-        self._on_overlay(self.overlay.enter(address, expected, now), now)
-        return self._flush()
-
-    def broadcast(
-        self, topic: str, content: ContentType, body: bytes, now: float
-    ) -> tuple[int, list[Effect]]:
-        """Send to everyone; the number is this node's count. Raises `TooBig`, `InvalidArgument`."""
-        self._check(body, topic, self.config.broadcast.body_bytes_max)
-        sequence, effects = self.gossip.publish(topic, content, body, now)
-        self._on_gossip(effects, None, now)
-        return sequence, self._flush()
-
-    def reach(self, peer: PeerId, now: float) -> list[Effect]:
-        """Have a link to any peer: `PeerReached` or `PeerUnreached` follows, unless there is
-        one."""
-        self._check_peer(peer)
-        if peer == self.me:
-            self.dispatch.party(peer)
-            self._out.append(PeerReached(peer))
-        elif self.dispatch.link_to(peer) is None:
-            self._on_reaching(self.reaching.want(peer, now), now)
-        return self._flush()
-
-    def link_to(self, peer: PeerId) -> Link | None:
-        """The link that messages to a peer go over; None when it is to be reached first."""
-        party = self.dispatch.parties.get(peer)
-        return party.link if party is not None else None
-
-    def must_wait(self, peer: PeerId) -> bool:
-        """Whether pacing holds back so much for a peer that a writer should wait for `PeerRoom`."""
-        party = self.dispatch.parties.get(peer)
-        return party is not None and self.dispatch.sending.must_wait(party)
-
-    def may_broadcast_at(self, now: float) -> float:
-        """When pacing allows one more broadcast of this node: `now`, or later."""
-        return self.dispatch.sending.free_at(now)
-
-    def send(
-        self, peer: PeerId, type: str, content: ContentType, body: bytes, now: float
-    ) -> list[Effect]:
-        """Send to a peer there is a link to.
-
-        Raises `NotANeighbour`, `TooBig`, `InvalidArgument`, `Refused` (too much is under way).
-        """
-        self._check(body, type, self.config.conversations.message_bytes_max)
-        if not self.dispatch.send(self._party_of(peer), type, content, body, now):
-            raise Refused(RefusalCode.BUSY, "too many long messages are under way to this peer")
-        if self.dispatch.sending.local or self.dispatch.wanted:
-            self._after_dispatch(now)
-        return self._flush()
-
-    def send_unreliably(
-        self, peer: PeerId, type: str, content: ContentType, body: bytes, now: float
-    ) -> tuple[bool, list[Effect]]:
-        """Send to a peer if its link has room now; else false. Longer than a packet: as `send`."""
-        if len(body) > self.config.conversations.packet_bytes_max:
-            return True, self.send(peer, type, content, body, now)
-        self._check(body, type, self.config.conversations.message_bytes_max)
-        was_sent = self.dispatch.send_unreliably(self._party_of(peer), type, content, body, now)
-        self._after_dispatch(now)
-        return was_sent, self._flush()
-
-    def request(
-        self,
-        peer: PeerId,
-        type: str,
-        content: ContentType,
-        body: bytes,
-        timeout_s: float,
-        now: float,
-        conversation: int = 0,
-    ) -> tuple[int, list[Effect]] | None:
-        """Ask a peer there is a link to, or one in a conversation; None when too many requests wait
-        already. Raises as `send`, and `Closed` when the conversation is over."""
-        self._check(body, type, self.config.conversations.message_bytes_max)
-        _check_timeout(timeout_s)
-        if not conversation:
-            party = self._party_of(peer)
-        elif (found := self.dispatch.conversations.open_now.get(conversation)) is None:
-            raise Closed("the conversation is over")
-        elif found.outgoing.has_ended:
-            raise Closed("this end has said all in this conversation")
-        else:
-            party = found.party
-        asked = self.dispatch.request(party, type, content, body, timeout_s, now, conversation)
-        if asked is None:
-            return None
-        self._after_dispatch(now)
-        return asked, self._flush()
-
-    def abandon(self, request: int) -> None:
-        """Nobody waits for this reply any more."""
-        self.dispatch.requests.abandon(request)
-
-    def reply(
-        self, peer: PeerId, request: int, content: ContentType, body: bytes, now: float
-    ) -> list[Effect]:
-        """Answer a peer's request. Raises `TooBig`."""
-        self._check(body, "", self.config.conversations.message_bytes_max)
-        self.dispatch.reply(peer, request, content, body, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    def refuse(self, peer: PeerId, request: int, code: int, text: str, now: float) -> list[Effect]:
-        """Tell a peer that its request will not be answered."""
-        self.dispatch.refuse(peer, request, code, text, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    # Conversations, by the number that this node knows them by.
-
-    def open(
-        self,
-        peer: PeerId,
-        type: str,
-        content: ContentType,
-        body: bytes,
-        timeout_s: float | None,
-        now: float,
-    ) -> tuple[int, list[Effect]] | None:
-        """Open a conversation with any peer; its number. None when there are too many.
-
-        `ConversationOver` comes at its end, also if the peer cannot be reached. Raises `TooBig`,
-        `InvalidArgument`.
-        """
-        self._check(body, type, self.config.conversations.message_bytes_max)
-        if timeout_s is not None:
-            _check_timeout(timeout_s)
-        self._check_peer(peer)
-        party = self.dispatch.party(peer)
-        number = self.dispatch.conversations.open(party, type, content, body, timeout_s, now)
-        if number is None:
-            self.dispatch.forget_if_idle(party)
-            return None
-        if party.link is None:
-            self._on_reaching(self.reaching.want(peer, now), now)
-        self._after_dispatch(now)
-        return number, self._flush()
-
-    def conversation_id(self, conversation: int) -> int:
-        """The id of the message that opened it; 0 when it is over."""
-        found = self.dispatch.conversations.open_now.get(conversation)
-        return found.id if found is not None else 0
-
-    def conversation_number(self, peer: PeerId, id: int, is_mine: bool) -> int:
-        """The number of the one that this message of ours or of the peer opened; 0 for none."""
-        party = self.dispatch.parties.get(peer)
-        found = party.conversations.get(id * 2 + is_mine) if party is not None else None
-        return found.number if found is not None else 0
-
-    def is_full(self, conversation: int) -> bool:
-        """Whether `ConversationRoom` is to be waited for before more is said in it."""
-        found = self.dispatch.conversations.open_now.get(conversation)
-        return found is not None and found.is_told_full
-
-    def say(
-        self,
-        conversation: int,
-        type: str,
-        content: ContentType,
-        body: bytes,
-        now: float,
-        in_reply_to: int = 0,
-    ) -> tuple[bool, list[Effect]]:
-        """Say something; true: wait for `ConversationRoom` before more. Raises `TooBig`,
-        `InvalidArgument`, `Closed` (it is over, or this end has ended it)."""
-        self._check(body, type, self.config.conversations.message_bytes_max)
-        said = self.dispatch.conversations.say(conversation, type, content, body, now, in_reply_to)
-        if said is None:
-            raise Closed("nothing more can be said in this conversation: it has ended")
-        if self.dispatch.sending.local or self.dispatch.wanted:
-            self._after_dispatch(now)
-        return said[1], self._flush()
-
-    def say_unreliably(
-        self, conversation: int, type: str, content: ContentType, body: bytes, now: float
-    ) -> tuple[bool, list[Effect]]:
-        """Say something if it can go out now. Longer than a packet: see `say`."""
-        self._check(body, type, self.config.conversations.packet_bytes_max)
-        was_said = self.dispatch.conversations.say_unreliably(
-            conversation, type, content, body, now
-        )
-        self._after_dispatch(now)
-        return was_said, self._flush()
-
-    def read(self, conversation: int, messages: int, cost: int, now: float) -> list[Effect]:
-        """The application has taken so many messages, which cost so much together."""
-        self.dispatch.conversations.read(conversation, messages, cost, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    def refuse_said(
-        self, conversation: int, message: int, code: int, text: str, now: float
-    ) -> list[Effect]:
-        """Tell the peer that one message of a conversation could not be taken; it goes on."""
-        self.dispatch.conversations.refuse_said(conversation, message, code, text, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    def end(self, conversation: int, now: float) -> list[Effect]:
-        """Say nothing more in it; listen on."""
-        self.dispatch.conversations.end(conversation, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    def close_conversation(self, conversation: int, now: float) -> list[Effect]:
-        """Say nothing more in it, and listen no more; what was said still goes out."""
-        self.dispatch.conversations.close(conversation, now)
-        self._after_dispatch(now)
-        return self._flush()
-
-    def leave_conversation(
-        self, conversation: int, code: int, text: str, now: float
-    ) -> list[Effect]:
-        """End it at once, both ways, for a reason that the peer is told."""
-        self.dispatch.conversations.leave(conversation, code, printable(text), now)
-        self._after_dispatch(now)
-        return self._flush()
 
     # Links.
 
@@ -424,6 +222,7 @@ class NodeCore(Machines):
         self._on_overlay(self.overlay.leave(now), now)
         for link in list(self.connections.links.values()):
             self._on_link(self.connections.close(link, CloseReason.LEAVING, "", now), now)
+        self.timers.cancel(ownrecord_machine.RENEWAL)
         return self._flush()
 
     def link_of(self, peer: PeerId) -> Link | None:
@@ -434,44 +233,3 @@ class NodeCore(Machines):
     def statistics(self) -> NodeStatistics:
         """A snapshot."""
         return statistics_of(self)
-
-    # What the above share.
-
-    def _note_use(self, link: int, now: float) -> None:
-        """A link that is not to stay is kept for as long as something is going on over it."""
-        found = self._links.get(link)
-        if found is not None and not found.is_standing and self.dispatch.has_use_for(found):
-            found.used_at = now
-
-    def _party_of(self, peer: PeerId) -> Counterparty:
-        party = self.dispatch.parties.get(peer)
-        if party is None and peer == self.me:
-            party = self.dispatch.party(peer)
-        if party is None or party.link is None:
-            self._check_peer(peer)
-            raise NotANeighbour(f"there is no link to {peer.short}; it is not a neighbour")
-        return party
-
-    def _check_peer(self, peer: PeerId) -> None:
-        if not isinstance(peer, PeerId):  # else it would be looked for under a name that is none
-            raise InvalidArgument("name a peer by its PeerId; PeerId.parse(text) reads one")
-
-    def _check(self, body: bytes, label: str, limit: int) -> None:
-        if len(body) > limit:
-            raise TooBig(len(body), limit)
-        if type(label) is not str:
-            raise InvalidArgument("a type or topic is text")
-        if not label:
-            return
-        if len(label) > TYPE_CHARACTERS_MAX:
-            raise InvalidArgument(f"a type or topic has at most {TYPE_CHARACTERS_MAX} characters")
-        if not label.isascii():
-            try:
-                label.encode()
-            except UnicodeEncodeError:
-                raise InvalidArgument("a type or topic is text that UTF-8 can write") from None
-
-
-def _check_timeout(timeout_s: float) -> None:
-    if not (0 <= timeout_s <= TIMEOUT_S_MAX):  # NaN, too, would put the timers out of order
-        raise InvalidArgument(f"a deadline lies 0 to {TIMEOUT_S_MAX:,} seconds ahead")

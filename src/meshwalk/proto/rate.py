@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class TokenBucket:
     """Allows `burst` at once and `per_s` a second in the long run."""
@@ -23,6 +25,39 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+
+class BucketPerLink:
+    """A bucket for each link, by its number, made when it is first wanted."""
+
+    __slots__ = ("_buckets", "burst", "per_s")
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self.per_s = per_s
+        self.burst = burst
+        self._buckets: dict[int, TokenBucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of the links that have one."""
+        return iter(self._buckets)
+
+    def take(self, link: int, now: float) -> bool:
+        """Take one token of this link if there is one; False means: not now."""
+        bucket = self._buckets.get(link)
+        if bucket is None:
+            bucket = self._buckets[link] = TokenBucket(self.per_s, self.burst)
+        return bucket.take(now)
+
+    def forget(self, link: int) -> None:
+        """The link has ended."""
+        self._buckets.pop(link, None)
+
+    def clear(self) -> None:
+        """All links have ended."""
+        self._buckets.clear()
 
 
 class ByteBucket:

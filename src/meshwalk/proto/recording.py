@@ -21,6 +21,7 @@ from msgspec import Raw
 from meshwalk.config import Config
 from meshwalk.errors import InvalidArgument, MeshwalkError
 from meshwalk.identity.keys import Signatures
+from meshwalk.proto.commands import Commands
 from meshwalk.proto.effects import Effect
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.addressbook import BookEntry
@@ -53,7 +54,8 @@ READS: Final = frozenset(
 
 INPUTS: Final[dict[str, FunctionType]] = {
     name: member
-    for name, member in vars(NodeCore).items()
+    for part in (Commands, NodeCore)
+    for name, member in vars(part).items()
     if inspect.isfunction(member) and not name.startswith("_") and name not in READS
 }
 """Every input of a node, by name."""

@@ -42,6 +42,15 @@ class RoundTrips:
         return sum(samples) / len(samples) if samples else None
 
     @property
+    def mean_deviation_s(self) -> float | None:
+        """Mean distance of the samples from their mean; None before the first."""
+        samples = self.samples
+        if not samples:
+            return None
+        mean_s = sum(samples) / len(samples)
+        return sum([abs(sample - mean_s) for sample in samples]) / len(samples)
+
+    @property
     def jitter_s(self) -> float | None:
         """Mean difference between one sample and the next; None before the second."""
         samples = self.samples

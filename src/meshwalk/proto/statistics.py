@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from meshwalk.proto.machines import Machines
-from meshwalk.proto.overlay.overlay import OverlayStatistics
+from meshwalk.proto.overlay.statistics import OverlayStatistics
+from meshwalk.proto.overlay.statistics import statistics_of as overlay_statistics_of
 from meshwalk.proto.reaching import ReachingStatistics
 
 
@@ -20,6 +21,8 @@ class NodeStatistics(msgspec.Struct, frozen=True):
     """Incoming connections closed unread, by the limit that refused them."""
     ended: dict[str, int]
     """Links that ended, by reason."""
+    silences: dict[str, int]
+    """Silences of neighbours: `suspected`, and then `recovered` or `idle` when the link ended."""
     broadcast: dict[str, int]
     """Broadcasts by what was done with each copy."""
     messages: dict[str, int]
@@ -45,11 +48,12 @@ class NodeStatistics(msgspec.Struct, frozen=True):
 def statistics_of(node: Machines) -> NodeStatistics:
     """A snapshot."""
     return NodeStatistics(
-        overlay=node.overlay.statistics(),
+        overlay=overlay_statistics_of(node.overlay),
         links=len(node.connections.links),
         half_open=node.connections.half_open,
         refused=dict(node.connections.refused),
         ended=dict(node.connections.ended),
+        silences=dict(node.connections.silences),
         broadcast=dict(node.gossip.counts),
         messages=dict(node.dispatch.counts + node.dispatch.requests.counts),
         origins=node.gossip.origins,

@@ -11,11 +11,24 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from meshwalk.errors import MalformedFrame
+from meshwalk.errors import InvalidRecord, MalformedFrame
 from meshwalk.sim.node import Behaviour, SimNode
+from meshwalk.wire.address import Address
 from meshwalk.wire.codec import encode_frame
-from meshwalk.wire.frames import Channel, Close, CloseReason, Frame, Message, Ping, Pong
-from meshwalk.wire.messages import JoinOutcome, JoinReply, JoinRequest, decode_overlay, encode
+from meshwalk.wire.frames import Channel, Close, CloseReason, Frame, Message, Ping, Pong, Purpose
+from meshwalk.wire.messages import (
+    RECORDS_PER_MESSAGE_MAX,
+    JoinOutcome,
+    JoinReply,
+    JoinRequest,
+    OverlayMessage,
+    PeersTold,
+    SplitRequest,
+    decode_overlay,
+    encode,
+)
+from meshwalk.wire.peerid import PeerId
+from meshwalk.wire.records import decode_peer_record, decode_signed
 
 OFTEN: Final = 0.1  # guess: share of frames that are spoilt; seldom enough to stay linked a while
 COPIES: Final = 20  # guess: as many as make a flood a nuisance
@@ -136,6 +149,87 @@ class Quitter(BlackHole):
         if type(frame) is Message and self._rng.random() < OFTEN * OFTEN:
             return [Close(int(self._rng.choice(list(CloseReason))), "")]
         return [frame]
+
+
+class Ring:
+    """Attackers who work together to be all that a victim is linked to."""
+
+    def __init__(self, rng: Random) -> None:
+        self.members: list[SimNode] = []
+        self.ids: set[PeerId] = set()
+        self.captured = 0
+        """Walks that were answered by members instead of being carried on."""
+        self._rng = rng
+
+    def add(self, node: SimNode) -> None:
+        """Have a node join them."""
+        self.members.append(node)
+        self.ids.add(node.id)
+        node.behaviour = Eclipser(self._rng, self)
+
+    def records(self) -> list[bytes]:
+        """Whom the members tell of: each other."""
+        some = self._rng.sample(self.members, min(RECORDS_PER_MESSAGE_MAX, len(self.members)))
+        return [member.core.own_record.blob for member in some]
+
+    def capture(self, walk: JoinRequest) -> None:
+        """One member of each address group dials the origin of a walk, as if the walk had ended
+        there."""
+        record = decode_peer_record(decode_signed(walk.record).payload)
+        peer, addresses = record.peer_id, record.parsed_addresses()
+        by_group: dict[str, SimNode] = {}
+        for member in self._rng.sample(self.members, len(self.members)):
+            if peer not in member.core.overlay.membership.neighbours:
+                by_group.setdefault(member.host.split(".")[1], member)
+        self.captured += 1
+        for member in by_group.values():
+            if addresses:
+                dial(member, addresses[0], peer, Purpose.JOIN_ACCEPT, walk.token)
+
+
+class Eclipser(Behaviour):
+    """Tells only of its accomplices, as much and as often as anybody listens, and has them take the
+    place of whoever a walk that it should carry would have come to."""
+
+    def __init__(self, rng: Random, ring: Ring) -> None:
+        self._rng = rng
+        self._ring = ring
+
+    def sends(self, node: SimNode, link: int, frame: Frame) -> list[Frame | bytes]:
+        if type(frame) is Ping and not self._is_among_us(node, link):
+            told = PeersTold(frame.sent_at_us, self._ring.records())
+            return [frame, self._message(frame.sent_at_us, told)]
+        if type(frame) is not Message or frame.channel is not Channel.OVERLAY:
+            return [frame]
+        try:
+            body = decode_overlay(frame.body)
+            if type(body) is PeersTold:
+                told = PeersTold(body.upto, self._ring.records())
+                return [_with_body(frame, encode(told))]
+            if type(body) is SplitRequest:
+                return []
+            if type(body) is JoinRequest and not self._is_own(node, body):
+                self._ring.capture(body)
+                return []
+        except (MalformedFrame, InvalidRecord):
+            pass
+        return [frame]
+
+    def _is_among_us(self, node: SimNode, link: int) -> bool:
+        return node.core.connections.links[link].peer in self._ring.ids
+
+    def _is_own(self, node: SimNode, walk: JoinRequest) -> bool:
+        return decode_peer_record(decode_signed(walk.record).payload).peer_id == node.id
+
+    def _message(self, sent_at_us: int, body: OverlayMessage) -> Message:
+        return Message(self._rng.getrandbits(48), sent_at_us, Channel.OVERLAY, encode(body))
+
+
+def dial(node: SimNode, address: Address, peer: PeerId, purpose: Purpose, token: bytes) -> None:
+    """Have a node make a link that its machines have no reason for."""
+    core = node.core
+    core.connections.dial(address, peer, purpose, token, node.time())
+    node.do(core.resumed(0))  # an input that does nothing: it hands out what was to be done
 
 
 BEHAVIOURS: Final[dict[str, Callable[[Random], Behaviour]]] = {

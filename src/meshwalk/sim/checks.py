@@ -12,18 +12,22 @@ from typing import Final
 
 import msgspec
 
+from meshwalk.config import Config
 from meshwalk.events import Delivery, NeighbourUp
 from meshwalk.proto.dispatch import dispatch as dispatch_machine
 from meshwalk.proto.effects import Answered, Ask, Effect, Happened, Unanswered
 from meshwalk.sim.heard import Conversed
 from meshwalk.sim.node import Observer, SimNode
 from meshwalk.sim.world import World
+from meshwalk.wire.frames import Purpose
 from meshwalk.wire.peerid import PeerId
 
 FINDINGS_MAX: Final = 100  # guess: more of the same tells nothing
 ROUNDING_S: Final = 1e-6  # more than the sums of times are off by
 ONE_SIDED_S: Final = 5.0  # guess: a few crossings of the slowest path, and no time-out
-TIMERS_BESIDE_LINKS: Final = 4  # the overlay's: walks, carrier, a retry, and one spare
+# Walks, carrier, a retry, exchange, beacons, tests, vouching, trades, anchors, handovers, the own
+# record, and one spare.
+TIMERS_BESIDE_LINKS: Final = 12
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -86,7 +90,7 @@ class Checks(Observer):
 
     def has_heard(self, node: SimNode, body: bytes) -> bool:
         """Whether the node, in its present life, has had this or sent it."""
-        seen = self._seen.get((node.host, node.life), ())
+        seen = self._seen.get((node.name, node.life), ())
         return body in seen or self._sender_of(body) == node.id
 
     @property
@@ -106,7 +110,7 @@ class Checks(Observer):
     def found(self, node: SimNode | None, text: str) -> None:
         """Note something that is wrong."""
         if len(self.findings) < FINDINGS_MAX:
-            host = node.host if node is not None else ""
+            host = node.name if node is not None else ""
             self.findings.append(Finding(self.world.now, host, text))
 
     # What applications do.
@@ -122,7 +126,7 @@ class Checks(Observer):
     def asked(self, node: SimNode, to: PeerId, request: int, reply: bytes) -> None:
         """A node has asked a neighbour, who answers with this if it does."""
         is_hostile = to in self.hostile or node.id in self.hostile
-        key = (node.host, node.life, request)
+        key = (node.name, node.life, request)
         self._requests[key] = None if is_hostile else reply
         self._asked_at[key] = node.time()
 
@@ -131,7 +135,7 @@ class Checks(Observer):
     def delivered(self, node: SimNode, delivery: Delivery) -> None:
         self.delivered_count += 1
         body = delivery.body
-        seen = self._seen.setdefault((node.host, node.life), set())
+        seen = self._seen.setdefault((node.name, node.life), set())
         is_hostile = not delivery.is_broadcast and delivery.origin in self.hostile
         if body in seen and not is_hostile:
             self.found(node, f"delivered twice: {_start(body)}")
@@ -160,14 +164,14 @@ class Checks(Observer):
         self.conversed.stopped(node)
         if self._when_stopped is not None:
             self._when_stopped(node)
-        for key in [key for key in self._requests if key[0] == node.host]:
+        for key in [key for key in self._requests if key[0] == node.name]:
             del self._requests[key], self._asked_at[key]
 
     # During a run.
 
     def _ended(self, node: SimNode, how: Answered | Unanswered) -> None:
         """An own request has ended."""
-        key = (node.host, node.life, how.request)
+        key = (node.name, node.life, how.request)
         if key not in self._requests:
             text = "an answer to nothing, or the second" if type(how) is Answered else ""
             self.found(node, text or "a request has ended twice")
@@ -185,7 +189,7 @@ class Checks(Observer):
             self.found(node, f"a broadcast that nobody sent: {_start(body)}")
         # The first part of a body names its sender's life, within which the numbers grow.
         run = body.split(b" ", 1)[0]
-        key = (node.host, node.life, delivery.origin)
+        key = (node.name, node.life, delivery.origin)
         number = delivery.sequence
         last_run, first, last = self._last.get(key, (b"", 0, 0))
         if last_run != run:
@@ -200,7 +204,7 @@ class Checks(Observer):
 
     def _check_late(self, node: SimNode, delivery: Delivery, first: int, last: int) -> None:
         """What comes after its gap was given up is handed over late, and counted by the node."""
-        late = self._late[node.host, node.life] = self._late.get((node.host, node.life), 0) + 1
+        late = self._late[node.name, node.life] = self._late.get((node.name, node.life), 0) + 1
         counted = node.core.statistics().broadcast.get("late", 0)
         number = delivery.sequence
         _, sent_in = self._broadcasts.get(delivery.body, (None, 0))
@@ -210,7 +214,8 @@ class Checks(Observer):
             self.found(node, f"number {number} of a sender came after {last}")
 
     def _check_degree(self, node: SimNode) -> None:
-        links, limit = len(node.neighbours), node.config.overlay.links_max
+        overlay = node.config.overlay
+        links, limit = len(node.neighbours), overlay.links_max + overlay.healing_places
         if links > limit:
             self.found(node, f"{links} neighbours, and {limit} are allowed")
         total, limit = len(node.core.connections.links), node.config.connections.total_max
@@ -232,7 +237,7 @@ class Checks(Observer):
         self.world.run(ONE_SIDED_S)
         for node, other in _one_sided(nodes):
             if (node, other) in before:
-                self.found(node, f"links with {other.host}, which does not know of it")
+                self.found(node, f"links with {other.name}, which does not know of it")
         for host, life, request in self._requests:
             self.found(None, f"request {request} of {host} in life {life} has never ended")
         self.conversed.rest()
@@ -251,11 +256,17 @@ def _one_sided(nodes: Iterable[SimNode]) -> list[tuple[SimNode, SimNode]]:
 
 
 def unrest(node: SimNode) -> list[str]:
-    """What a node still has under way: nothing, most of the time, when all is well."""
+    """What a node still has under way: nothing, most of the time, when all is well.
+
+    But for tests of peers, which never end; none of them may last.
+    """
     core = node.core
     statistics = core.statistics()
     overlay = statistics.overlay
     neighbours = len(node.neighbours)
+    tests = [link for link in core.connections.links.values() if link.purpose is Purpose.PROBE]
+    links = statistics.links - len(tests)
+    numbers = {link.number for link in tests}
     rest = {
         "walks of its own": overlay.own_walks_under_way,
         "walks of others": overlay.walks_carried,
@@ -266,20 +277,31 @@ def unrest(node: SimNode) -> list[str]:
         "broadcasts held": statistics.broadcasts_held,
         "splits": len(core.overlay.carrier.splits),
         "acceptances": len(core.overlay.carrier.acceptances),
-        "dials": len(node.dialling),
+        "dials": len(node.dialling.keys() - numbers),
+        "tests that last too long": sum(
+            node.time() > link.since + tests_last_s(node.config) for link in tests
+        ),
         "peers to be reached": statistics.reaching.wanted,
         "searches": overlay.finds_under_way,
         "searches of others": overlay.finds_carried,
         **_kept_by_dispatch(node),
     }
     found = [f"{count} {what} are left over" for what, count in rest.items() if count]
-    if statistics.links != neighbours:
-        found.append(f"{statistics.links} links for {neighbours} neighbours")
-    if len(node.ends) != statistics.links:
-        found.append(f"{len(node.ends)} pipes for {statistics.links} links")
+    if links != neighbours:
+        found.append(f"{links} links for {neighbours} neighbours")
+    pipes = len(node.ends.keys() - numbers)
+    if pipes != links:
+        found.append(f"{pipes} pipes for {links} links")
     if statistics.timers > statistics.links + TIMERS_BESIDE_LINKS:
         found.append(f"{statistics.timers} timers for {statistics.links} links")
     return found
+
+
+def tests_last_s(config: Config) -> float:
+    """How long the link of a test may stay in one state: what its maker allows for the test, and
+    then what its other end does for silence."""
+    link = config.link
+    return config.probing.timeout_s + link.temporary_timeout_s + link.close_timeout_s
 
 
 def _kept_by_dispatch(node: SimNode) -> dict[str, int]:

@@ -110,7 +110,7 @@ class Conversed:
 
     def is_open(self, node: SimNode, number: int) -> bool:
         """Whether a conversation is not over at a node, in its present life."""
-        return (node.host, node.life, number) in self.ends
+        return (node.name, node.life, number) in self.ends
 
     # What applications do.
 
@@ -118,7 +118,7 @@ class Conversed:
         self, node: SimNode, number: int, peer: PeerId, said: Said, timeout_s: float | None
     ) -> None:
         """A node opens a conversation under this number."""
-        end = self.ends[node.host, node.life, number] = End(node.id, peer, None)
+        end = self.ends[node.name, node.life, number] = End(node.id, peer, None)
         end.said.append(said)
         if timeout_s is not None:
             end.until = node.time() + timeout_s
@@ -127,30 +127,30 @@ class Conversed:
 
     def says(self, node: SimNode, number: int, said: Said) -> None:
         """A node says something in a conversation that is not over."""
-        self.ends[node.host, node.life, number].said.append(said)
+        self.ends[node.name, node.life, number].said.append(said)
 
     def says_nothing(self, node: SimNode, number: int) -> None:
         """It did not say the last after all."""
-        self.ends[node.host, node.life, number].said.pop()
+        self.ends[node.name, node.life, number].said.pop()
 
     def says_loosely(self, node: SimNode, number: int, said: Said) -> None:
         """It says something that may be lost."""
         name, size = said
-        self.ends[node.host, node.life, number].loose[name] = size
+        self.ends[node.name, node.life, number].loose[name] = size
 
     def ends_saying(self, node: SimNode, number: int) -> None:
         """It says no more."""
-        self.ends[node.host, node.life, number].has_ended = True
+        self.ends[node.name, node.life, number].has_ended = True
 
     def closes(self, node: SimNode, number: int) -> None:
         """It says and hears no more, and has no deadline: what it said is still to be read."""
-        end = self.ends[node.host, node.life, number]
+        end = self.ends[node.name, node.life, number]
         end.has_ended = end.is_closed = True
         end.until = float("inf")
 
     def wants(self, node: SimNode, peer: PeerId) -> None:
         """A node wants a link to a peer that it has none to."""
-        self._wanted[node.host, node.life, peer] = None
+        self._wanted[node.name, node.life, peer] = None
 
     # What happens.
 
@@ -162,9 +162,9 @@ class Conversed:
 
     def stopped(self, node: SimNode) -> None:
         """A node is down, and all its ends are gone."""
-        for key in [key for key in self.ends if key[0] == node.host]:
+        for key in [key for key in self.ends if key[0] == node.name]:
             del self.ends[key]
-        for wanted in [wanted for wanted in self._wanted if wanted[0] == node.host]:
+        for wanted in [wanted for wanted in self._wanted if wanted[0] == node.name]:
             del self._wanted[wanted]
 
     def rest(self) -> None:
@@ -189,7 +189,7 @@ class Conversed:
             self._found(node, f"a conversation that was opened with another: {name!r}")
         end = End(node.id, effect.peer, opening)
         end.heard = 1
-        self.ends[node.host, node.life, effect.conversation] = end
+        self.ends[node.name, node.life, effect.conversation] = end
         opening.answers.append(end)
         self._compare(node, end, effect.body, opening.said[0])
 
@@ -197,7 +197,7 @@ class Conversed:
         self.heard_count += 1
         body = effect.body
         name = name_of(body)
-        end = self.ends.get((node.host, node.life, effect.conversation))
+        end = self.ends.get((node.name, node.life, effect.conversation))
         if end is None:
             self._found(node, f"heard in a conversation that is over: {name!r}")
             return
@@ -230,7 +230,7 @@ class Conversed:
             )
 
     def _ended(self, node: SimNode, effect: ConversationEnded) -> None:
-        end = self.ends.get((node.host, node.life, effect.conversation))
+        end = self.ends.get((node.name, node.life, effect.conversation))
         if end is None or end.is_ended:
             self._found(node, "a conversation has ended twice, or was over")
             return
@@ -247,7 +247,7 @@ class Conversed:
             self._found(node, text)
 
     def _over(self, node: SimNode, effect: ConversationOver) -> None:
-        end = self.ends.pop((node.host, node.life, effect.conversation), None)
+        end = self.ends.pop((node.name, node.life, effect.conversation), None)
         if end is None:
             self._found(node, "a conversation is over twice")
             return
@@ -280,7 +280,7 @@ class Conversed:
         return end.me in self._hostile or end.peer in self._hostile
 
     def _reached(self, node: SimNode, effect: PeerReached | PeerUnreached) -> None:
-        self._wanted.pop((node.host, node.life, effect.peer), None)
+        self._wanted.pop((node.name, node.life, effect.peer), None)
 
 
 def _says(end: End, name: bytes) -> bool:

@@ -89,6 +89,8 @@ class SimNode:
         """How often the timer was set: only the last setting counts, in whichever life."""
         self.address = Address(host, port)
         self.host = host
+        self.name = host
+        """The host it had first: what it is called wherever it moves."""
         self.signatures = signatures
         self.config = config
         self.listens = True
@@ -135,7 +137,7 @@ class SimNode:
         self.core = self.world.make_core(self, seed, now, unix_offset_s)
         self._timers_seen = -1
         self._wanting.clear()
-        self.core.listening((self.address,) if self.listens else (), now)
+        self._is_at(now)
         known = [restored(saved, unix_offset_s) for saved in self.stored.values()]
         self.do(self.core.start([entry for entry in known if entry is not None], now))
 
@@ -154,12 +156,24 @@ class SimNode:
         if not self.is_asleep:
             return
         self.is_asleep = False
+        effects: list[Effect] = []
         if self._asleep_since != NEVER:
             self.slept_s += self.world.now - self._asleep_since
-            self.core.calendar_set(UNIX_START_S + self.slept_s)
+            effects = self.core.calendar_set(UNIX_START_S + self.slept_s, self.time())
         self._disarm()
+        if self.is_up:  # not when it crashed asleep
+            self.do([*effects, *self._is_at(self.time())])
         self.arm()
         self.release()
+
+    def moved(self) -> None:
+        """See that the machine has another address than before; when it wakes, if it sleeps."""
+        if not self.is_asleep:
+            self.do(self._is_at(self.time()))
+
+    def _is_at(self, now: float) -> list[Effect]:
+        self.core.listening((self.address,) if self.listens else (), now)
+        return self.core.hosts((self.host,), now)
 
     def release(self) -> None:
         """Take what waits, where the way is free again, and hear what was not heard asleep."""

@@ -60,6 +60,7 @@ class PipeEnd:
         "held",
         "held_bytes",
         "host",
+        "is_cut",
         "is_given_up",
         "is_open",
         "is_told_full",
@@ -94,6 +95,10 @@ class PipeEnd:
         """Whether something that was sent here was lost for good."""
         self.is_given_up = False
         """Whether its own system gave it up while the machine slept."""
+
+        self.is_cut = False
+        """Whether one of the ends has another address by now: nothing comes here, not even a
+        reset."""
 
     @property
     def is_blocked(self) -> bool:
@@ -167,6 +172,11 @@ class PipeEnd:
             now = world.now - node.slept_s  # the hot path: what `SimNode.time` would say
             node.do(node.core.receive(self.link, (item,), now))  # type: ignore[arg-type]
 
+    def cut(self) -> None:
+        """Nothing comes here any more."""
+        self.is_cut = True
+        self.leave_gap()
+
     def leave_gap(self, _: None = None) -> None:
         """What comes after this waits for something that never comes."""
         if self.is_open:
@@ -208,6 +218,8 @@ class PipeEnd:
     def _hold(self, item: Item) -> None:
         if self.held is None:
             self.held = []
+        if item is LOST and self.is_cut:
+            return
         if item is LOST and GAP in self.held:  # a reset waits for nothing that was lost
             del self.held[self.held.index(GAP) :]
             if not self.held and not self.is_blocked:

@@ -14,21 +14,13 @@ from typing import Final
 
 import msgspec
 
-from meshwalk.config import (
-    BroadcastConfig,
-    Config,
-    ConnectionConfig,
-    ConversationConfig,
-    LinkConfig,
-    OverlayConfig,
-    PacingConfig,
-    ReachConfig,
-    RequestConfig,
-)
+from meshwalk.config import Config, ConversationConfig, PacingConfig, ReachConfig
+from meshwalk.sim.drawnconfig import draw_config
 
 NODES_MIN: Final = 3  # guess: fewer have nothing to choose from
 NODES_MAX: Final = 40  # guess: a run takes about a second
 DURATION_S: Final = (60.0, 600.0)  # guess: from a few time-outs to many
+CUT_S: Final = (60.0, 1200.0)  # guess: from one time-out of beacons to where books have forgotten
 FAULTS_MAX: Final = 40  # guess: one every ten seconds
 ONE_FAULT_IN: Final = 3  # guess: each kind of fault is in one run out of so many
 FRAMES_MAX: Final = 30_000  # guess: what a second of computing carries
@@ -37,6 +29,7 @@ ORDER_WAIT_S: Final = 1.0  # guess: what one way may be ahead of another when li
 REACH_FRAMES: Final = (
     60  # guess: what it takes to reach a peer: a search, dials, a link for a while
 )
+TEST_FRAMES: Final = 8  # greetings, question and answer about the fragment, and goodbyes
 REACHED_PER_S: Final = 3.0  # guess: more need no reaching, since links stay for a while
 SAID_BYTES_MAX: Final = 30_000_000  # guess: in conversations, where all is compared
 FLOODED_BYTES_MAX: Final = 100_000_000  # guess: as above, of the longest bodies
@@ -88,6 +81,8 @@ class Fault(enum.StrEnum):
     """A new node joins through this one."""
     REJOIN = "rejoin"
     """The node is told again to join, through `other`."""
+    MOVE = "move"
+    """The node's machine gets another address: its connections carry nothing any more."""
 
 
 class Kind(enum.StrEnum):
@@ -153,6 +148,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """About how long the longer messages in them are."""
     to_anyone: float = 0.0
     """The share of messages and requests to any node: it is reached first if it is no neighbour."""
+    cut_s: float = 0.0
+    """When the faults have ended, two halves for so long, in which nobody does anything; 0: not."""
     why: str = ""
     """What the plan is kept for, if it is."""
 
@@ -183,6 +180,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         With one or two links each, nearly any loss of a node or a link does.
         """
+        if self.cut_s:
+            return True
         parting = _PARTING if self.config.overlay.links_min > 2 else set(Fault) - _HARMLESS
         return any(step.fault in parting for step in self.steps)
 
@@ -190,6 +189,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _DELAYING: Final = {
     Fault.SLEEP,
     Fault.STOP,
+    Fault.MOVE,
     Fault.PARTITION,
     Fault.ISOLATE,
     Fault.GROUPS,
@@ -240,6 +240,7 @@ _VALUES: Final[dict[Fault, tuple[float, float]]] = {
     Fault.BURST: (10.0, 500.0),
     Fault.JOIN: (0.0, 0.0),
     Fault.REJOIN: (0.0, 0.0),
+    Fault.MOVE: (0.0, 0.0),
 }
 
 
@@ -274,7 +275,7 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
     ]
     plan = Plan(
         seed=rng.getrandbits(32),
-        config=_draw_config(rng),
+        config=draw_config(rng),
         latency=rng.choice(list(_SLOWEST_S)),
         nodes=nodes,
         steps=sorted(steps, key=lambda step: step.at),
@@ -283,6 +284,7 @@ def draw(seed: int, behaviours: tuple[str, ...] = ()) -> Plan:
         sends_per_s=rng.choice([0.0, 1.0, 10.0]),
         requests_per_s=rng.choice([0.0, 1.0, 10.0]),
         body_bytes_max=rng.choice([100, 1000, 100_000]),
+        cut_s=rng.choice([0.0] * 5 + [rng.uniform(*CUT_S)]),
     )
     return _affordable(_workable(_talkative(plan, rng)))
 
@@ -346,8 +348,11 @@ def _affordable(plan: Plan) -> Plan:
     smaller = min(1.0, bursts_max / burst) if burst else 1.0
     parts = 1 + plan.body_bytes_max / plan.config.conversations.part_bytes_max
     pings_per_s = 4 * links / plan.config.link.ping_interval_s  # by both ends, each with its pong
+    probing = plan.config.probing
+    tests_per_s = len(plan.nodes) / probing.interval_s
+    idle_per_s = pings_per_s + tests_per_s * (2 * probing.pings + TEST_FRAMES)
     frames_per_s = (
-        pings_per_s
+        idle_per_s
         + plan.broadcasts_per_s * per_broadcast
         + plan.sends_per_s * parts
         + 2 * plan.requests_per_s * parts
@@ -367,6 +372,7 @@ def _affordable(plan: Plan) -> Plan:
         ],
         steps=[_scaled(step, shorter, smaller) for step in plan.steps],
         duration_s=duration_s,
+        cut_s=min(plan.cut_s, FRAMES_MAX / idle_per_s),
         body_bytes_max=body_bytes_max,
         conversation_bytes_max=max(1000, said_bytes_max),
     )
@@ -397,60 +403,4 @@ def _draw_step(rng: Random, fault: Fault, duration_s: float) -> Step:
         node=rng.randrange(NODES_MAX),
         other=rng.randrange(NODES_MAX),
         value=round(value, 3),
-    )
-
-
-def _draw_config(rng: Random) -> Config:
-    """Any configuration that `config.py` accepts, near enough to what people may choose."""
-    ping_s = rng.choice([1.0, 5.0, 5.0, 20.0])
-    links_min = rng.choice([1, 2, 3, 5, 5, 5, 8])
-    walk_hops = rng.choice([3, 6, 10, 10, 20])
-    retry_min_s = rng.choice([0.1, 0.5, 0.5, 2.0])
-    order_wait_s = rng.choice([0.2, 1.0, 1.0, 5.0])
-    remembered_s = rng.choice([30.0, 300.0, 300.0])
-    return Config(
-        link=LinkConfig(
-            ping_interval_s=ping_s,
-            idle_timeout_s=ping_s * rng.choice([2, 3, 3, 5]),
-            hello_timeout_s=rng.choice([2.0, 5.0]),
-            connect_timeout_s=rng.choice([2.0, 5.0]),
-            temporary_timeout_s=rng.choice([10.0, 30.0]),
-            close_timeout_s=rng.choice([0.5, 2.0]),
-            stall_timeout_s=rng.choice([2.0, 10.0]),
-            send_buffer_high_bytes=rng.choice([16 << 10, 256 << 10]),
-        ),
-        connections=ConnectionConfig(
-            per_host_max=rng.choice([2, 8, 32]),
-            dialling_max=rng.choice([2, 8, 32]),
-            accepts_per_s=rng.choice([10.0, 100.0]),
-            accepts_burst=rng.choice([20, 200]),
-        ),
-        overlay=OverlayConfig(
-            links_min=links_min,
-            links_max=links_min + rng.choice([2, 3, 5, 5, 10]),
-            walk_hops=walk_hops,
-            forced_hops=rng.randrange(min(walk_hops, 5)),
-            walk_timeout_s=rng.choice([1.0, 5.0, 5.0, 15.0]),
-            place_timeout_s=rng.choice([1.0, 5.0, 5.0, 15.0]),
-            retry_min_s=retry_min_s,
-            retry_max_s=rng.choice([10.0, 30.0]),
-            walks_carried_max=rng.choice([8, 1024]),
-            walks_per_link_per_s=rng.choice([5.0, 50.0]),
-            walks_per_link_burst=rng.choice([10, 300]),
-            dial_backs_per_s=rng.choice([1.0, 10.0]),
-            dial_back_pause_s=rng.choice([5.0, 30.0]),
-            split_tries=rng.choice([1, 3]),
-            book_max=rng.choice([8, 64, 1024]),
-            book_failures_max=rng.choice([1, 5]),
-            acquaintances_max=rng.choice([0, 2, 8]),
-        ),
-        broadcast=BroadcastConfig(
-            remembered_s=remembered_s,
-            age_max_s=remembered_s,
-            order_wait_s=order_wait_s,
-            # With 4, senders are forgotten and little can be demanded: one run of ten.
-            origins_max=rng.choice([4, *[128] * 4, *[4096] * 5]),
-            window=rng.choice([1024, 16_384]),
-        ),
-        requests=RequestConfig(timeout_s=rng.choice([1.0, 10.0])),
     )

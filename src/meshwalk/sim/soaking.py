@@ -131,7 +131,7 @@ def recorded_by(write: Write) -> MakeCore:
             now,
             unix_offset_s,
             write=write,
-            node=node.host,
+            node=node.name,
         )
 
     return make_core

@@ -1,8 +1,6 @@
 """Carries out a `Plan`: growth, work and faults, then a time without faults, then the checks.
 
-nodes join --> work and faults, all by the plan --> faults end --> liveness: all must mend
-                                                               --> last words: a few from each
-                                                               --> calm: nothing left over
+nodes join --> work and faults, all by the plan --> faults end --> a long cut --> see aftermath.py
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from meshwalk.config import OverlayConfig
+from meshwalk.sim.aftermath import Aftermath, can_be_dialled, honest
 from meshwalk.sim.attackers import BEHAVIOURS
-from meshwalk.sim.checks import ONE_SIDED_S, Checks, Finding, components, unrest
+from meshwalk.sim.checks import Checks, Finding
 from meshwalk.sim.latency import parse_latency
 from meshwalk.sim.nat import Dependence, Nat
 from meshwalk.sim.node import SimNode
@@ -25,13 +23,9 @@ from meshwalk.sim.work import Work
 from meshwalk.sim.world import Admits, MakeCore, World
 
 EVENTS_MAX: Final = 5_000_000  # guess: the longest drawn run has a tenth of that
-MENDS_IN_ROUNDS: Final = 12  # guess: retries at the longest pause that mending may take
-LAST_WORDS: Final = 3  # from each node: two may be exchanged, the third shows what got lost
-LAST_TALKS: Final = 3  # guess: few enough for the smallest limits that are drawn
-LAST_WORDS_PACE_S: Final = 0.05  # guess: less than most paths take, so that several are under way
-LAST_WORDS_S: Final = 30.0  # guess: what the slowest path needs for the last broadcasts
-EXTERNAL_HOST: Final = "203.0.113"  # RFC 5737: addresses for documentation
-FIREWALL_SHARE_MAX: Final = 0.34  # guess: with more, dialable nodes may be too few for the others
+# In an address group that no node is in. Private as all hosts of a world are: a peer with a public
+# address would be told of none of them.
+EXTERNAL_HOST: Final = "10.255.0"
 
 Path: TypeAlias = tuple[str | None, str | None]
 """From and to a host, as `Conditions` has it; None stands for all."""
@@ -44,21 +38,24 @@ class Verdict(msgspec.Struct, frozen=True):
     nodes: int
     up: int
     fragments: int
-    """Into how many components the network has come apart. Fragments that have all they want do not
-    look for each other yet, so more than one is no finding."""
+    """Into how many components the network had come apart when everyone had their links."""
     pieces: int
-    """How many are left after one node of each was told of the largest."""
+    """How many are left after they had the time to heal; and then, if that did not do, after one
+    node of each was told of the largest."""
     deliveries: int
     events: int
     seconds: float
     """Of virtual time."""
     mended_s: float | None
     """After the end of the faults, until everyone had their links; None: never."""
+    healed_s: float | None = None
+    """From then until the fragments had found each other; None: there was one only, or they did
+    not find each other for as long as was waited."""
     excused: list[str] = []
     """Demands that were dropped, since nobody promises them where attackers are, where many nodes
     cannot be dialled, or where more senders are than may be remembered: "links" when some lacked
-    links, "joining" when pieces stayed apart, "last words" when those were not judged, "rest" when
-    nobody looked for what is left."""
+    links, "healing" when fragments had to be told of each other, "joining" when pieces stayed apart
+    even so, "last words" when those were not judged, "rest" when nobody looked for what is left."""
 
     @property
     def is_good(self) -> bool:
@@ -89,14 +86,11 @@ class Storm:
             self.checks.conversed.deadlines_hold = False
         self.work = Work(self.world, self.checks, plan, self.rng)
         self._faults_end = False
-        self._is_told = False
-        """Whether each piece has been told of the largest one."""
         self._partitions = 0
         """How many there were: the end of an earlier one does not end the present one."""
         self._clogs: Counter[Path] = Counter()
         """How many clogs lie on a path: the end of the last one frees it."""
         self._stays_down: set[SimNode] = set()
-        self._excused: list[str] = []
 
     def run(self) -> Verdict:
         """From the first node to the verdict. Raises what a defect of the machines raises."""
@@ -108,37 +102,28 @@ class Storm:
         self.work.begin()
         world.run(plan.duration_s)
         self._end_faults()
-        mended_s = self._mend()
-        pieces = components(self.honest)
-        fragments = len(pieces)
-        if fragments > 1:
-            self._bring_together()
-            self._excused.clear()  # who is told has no excuse yet
-            mended_s = self._mend()
-            pieces = components(self.honest)
-            self._expect_one(pieces)
-        self._last_words(pieces, is_mended=mended_s is not None)
-        if mended_s is not None:
-            self._calm()
-        else:
-            self._excused.append("rest")
+        if plan.cut_s:
+            self._cut()
+        after = Aftermath(plan, world, self.checks, self.work, self.rng)
+        after.run()
         return Verdict(
             findings=self.checks.findings,
             nodes=len(world.nodes),
             up=len(world.up),
-            fragments=fragments,
-            pieces=len(pieces),
+            fragments=after.fragments,
+            pieces=after.pieces,
             deliveries=self.checks.delivered_count,
             events=world.events,
             seconds=world.now,
-            mended_s=mended_s,
-            excused=list(dict.fromkeys(self._excused)),
+            mended_s=after.mended_s,
+            healed_s=after.healed_s,
+            excused=list(dict.fromkeys(after.excused)),
         )
 
     @property
     def honest(self) -> list[SimNode]:
         """Nodes that run and keep to the protocol."""
-        return [node for node in self.world.up if node.behaviour is None]
+        return honest(self.world)
 
     # The plan.
 
@@ -163,7 +148,7 @@ class Storm:
             self.checks.hostile.add(node.id)
         # Nodes come in any order: one that is not there yet stands for another that is.
         through = world.nodes[plan.through % max(1, len(world.nodes) - 1)]
-        if not self._can_be_dialled(through):
+        if not can_be_dialled(through):
             through = world.nodes[0]  # nobody would give another address to a newcomer
         if through is not node:
             node.join(through)
@@ -202,6 +187,8 @@ class Storm:
             self.work.broadcast(node, int(step.value))
         elif step.fault is Fault.REJOIN and other is not node:
             node.join(other)
+        elif step.fault is Fault.MOVE:
+            world.move(node)
 
     def _stop(self, step: Step, node: SimNode) -> None:
         if step.fault is Fault.LEAVE:
@@ -252,7 +239,7 @@ class Storm:
                 self._enter_again(node)
 
     def _enter_again(self, node: SimNode) -> None:
-        others = [n for n in self.world.up if n is not node and self._can_be_dialled(n)]
+        others = [n for n in self.world.up if n is not node and can_be_dialled(n)]
         if others:
             node.join(self.rng.choice(others))
 
@@ -282,6 +269,15 @@ class Storm:
 
     # Afterwards.
 
+    def _cut(self) -> None:
+        """Two halves for long, in which nothing happens."""
+        conditions, world = self.world.conditions, self.world
+        conditions.partition_halves([each.host for each in world.nodes])
+        world.changed()
+        world.run(self.plan.cut_s)
+        conditions.rejoin()
+        world.changed()
+
     def _end_faults(self) -> None:
         """Everything works again. Who is down stays down."""
         self._faults_end = True
@@ -290,183 +286,6 @@ class Storm:
         self.world.changed()
         for node in self.world.up:
             self._wake(node)
-
-    def _mend(self) -> float | None:
-        """Wait until everyone has the links it wants; None when that does not come about."""
-        world, overlay = self.world, self.plan.config.overlay
-        link = self.plan.config.link
-        patience_s = link.idle_timeout_s + MENDS_IN_ROUNDS * (
-            overlay.retry_max_s + overlay.walk_timeout_s + overlay.place_timeout_s
-        )
-        began = world.now
-        # Links to who has vanished must have had the time to be noticed.
-        world.run(link.idle_timeout_s + link.ping_interval_s)
-        if world.run_until(self._is_whole, patience_s, look_s=0.5):
-            mended_s = world.now - began
-            world.run(ONE_SIDED_S)  # the last links may stand at one end only, as yet
-            return mended_s
-        self._starved(f"after {patience_s:.0f} s without faults")
-        return None
-
-    def _starved(self, when: str) -> None:
-        """Those who lack links are a finding, or excused."""
-        wanted, is_possible = self._wanted(self.plan.config.overlay), self._is_possible()
-        for node in self.honest:
-            links = len(node.neighbours)
-            if links >= wanted:
-                continue
-            if is_possible and (self._is_told or not self._is_helpless(node)):
-                self.checks.found(node, f"{links} links {when}")
-            else:
-                self._excused.append("links")
-
-    def _wanted(self, overlay: OverlayConfig) -> int:
-        return min(overlay.links_min, len(self.world.up) - 1)
-
-    def _is_mended(self) -> bool:
-        wanted = self._wanted(self.plan.config.overlay)
-        return all(len(node.neighbours) >= wanted for node in self.honest)
-
-    def _is_whole(self) -> bool:
-        """Whether everyone has its links, and no piece that was told of another is on its own."""
-        return self._is_mended() and not (self._is_told and len(components(self.honest)) > 1)
-
-    def _is_possible(self) -> bool:
-        """Whether everyone can have its links: not in small networks where most cannot be dialled,
-        nor among attackers, nor in a fragment that is too small by itself."""
-        up, overlay = self.world.up, self.plan.config.overlay
-        dialable = [node for node in up if self._can_be_dialled(node)]
-        return (
-            (
-                len(dialable) == len(up)
-                or (
-                    len(up) - len(dialable) <= FIREWALL_SHARE_MAX * len(up)
-                    and len(dialable) > 2 * overlay.links_max
-                    # A full node drops a link for who must dial it; with two, that may part them.
-                    and overlay.links_min > 2
-                )
-            )
-            and all(node.behaviour is None for node in up)
-            and (
-                self._is_told
-                or not self.plan.parts_the_network
-                or len(components(self.honest)) == 1
-            )
-        )
-
-    def _can_be_dialled(self, node: SimNode) -> bool:
-        is_open = node.listens and not node.is_firewalled
-        return is_open and node.host not in self.world.behind_nat
-
-    def _last_words(self, pieces: list[list[SimNode]], *, is_mended: bool) -> None:
-        """Everyone broadcasts a few times more; all in the same piece must hear it, in order."""
-        world, checks, plan = self.world, self.checks, self.plan
-        is_judged = (
-            is_mended
-            and not plan.forgets_senders
-            and all(node.behaviour is None for node in world.up)
-        )
-        # Over links that stay, a flood keeps the order without waiting for anything.
-        checks.expects_order = is_judged
-        checks.order_ends_with_links = not plan.waits_for_order
-        if is_judged and plan.conversations_per_s and plan.config.overlay.links_min > 1:
-            for piece in pieces:
-                self._last_talks(piece)
-        words: dict[bytes, list[SimNode]] = {}
-        for _ in range(LAST_WORDS if is_judged else 1):
-            for piece in pieces:
-                for node in piece:
-                    words[self.work.broadcast(node, 1)] = piece
-            world.run(LAST_WORDS_PACE_S)
-        world.run(LAST_WORDS_S)
-        checks.expects_order = False
-        if not is_judged:
-            self._excused.append("last words")
-            return
-        for body, piece in words.items():
-            for node in piece:
-                if not checks.has_heard(node, body):
-                    checks.found(node, f"has not heard the last broadcast {body[:40]!r}")
-
-    def _last_talks(self, piece: list[SimNode]) -> None:
-        """A few converse with nodes of their piece that can be dialled, neighbours or not."""
-        dialable = [node for node in piece if self._can_be_dialled(node)]
-        for _ in range(LAST_TALKS if dialable else 0):
-            self.work.converse(self.rng.choice(piece), self.rng.choice(dialable).id)
-
-    def _expect_one(self, pieces: list[list[SimNode]]) -> None:
-        if len(pieces) > 1 and self._is_told and self._is_possible():
-            self.checks.found(None, f"in {len(pieces)} pieces, though told of each other")
-        elif len(pieces) > 1:
-            self._excused.append("joining")
-
-    def _is_helpless(self, node: SimNode) -> bool:
-        """Whether its piece is too small for it, and knows nobody alive elsewhere: everyone that a
-        newcomer was told of may have died before it could learn of others."""
-        up = {other.id: other for other in self.world.up}
-        piece = next(piece for piece in components(up.values()) if node in piece)
-        if len(piece) > self._wanted(self.plan.config.overlay):
-            return False
-        addresses = {other.address for other in up.values() if other not in piece}
-        peers = {peer for peer, other in up.items() if other not in piece}
-        return not any(
-            peers & set(member.core.overlay.book.entries)
-            or addresses & {entry.address for entry in member.core.overlay.walks.entries}
-            for member in piece
-        )
-
-    def _bring_together(self) -> None:
-        """Name a node of the largest piece as an entry to one of each other, as a person would."""
-        self._is_told = True
-        largest, *others = components(self.honest)
-        for piece in others:
-            for here, there in ((piece, largest), (largest, piece)):
-                joining = [node for node in here if not node.core.overlay.membership.is_full]
-                entries = [node for node in there if self._can_be_dialled(node)]
-                if joining and entries:
-                    self.rng.choice(joining).join(self.rng.choice(entries))
-                    break
-            else:
-                self._is_told = False  # none of them has place, or none can be dialled
-
-    def _calm(self) -> None:
-        config = self.plan.config
-        self.world.run(
-            config.link.temporary_timeout_s
-            + config.link.idle_timeout_s
-            + 3 * config.overlay.walk_timeout_s
-            + config.overlay.place_timeout_s
-            + config.requests.timeout_s
-        )
-        is_small = len(self.world.up) <= config.overlay.links_min  # they go on looking for others
-        if is_small or any(node.behaviour is not None for node in self.world.up):
-            self._excused.append("rest")
-            return
-        # An entry that never let a node in is tried again and again: each node rests in between.
-        restless = self.honest
-
-        def has_rested() -> bool:
-            restless[:] = [node for node in restless if unrest(node)]
-            return not restless
-
-        self.world.run_until(has_rested, 10 * config.overlay.retry_max_s, look_s=0.5)
-        if self._is_mended():
-            self.checks.calm(self.honest, restless)
-            self._forget()
-        else:
-            self._starved("after there were enough, without faults")
-
-    def _forget(self) -> None:
-        """Who has long been silent is forgotten, as soon as others are heard: one for each."""
-        world = self.world
-        world.run(self.plan.config.broadcast.remembered_s)
-        for speaker, *others in components(self.honest):
-            remembered = max((node.core.gossip.origins for node in others), default=0)
-            self.work.broadcast(speaker, remembered)
-            world.run(LAST_WORDS_S)
-            for node in others:
-                if (origins := node.core.gossip.origins) > 1:
-                    self.checks.found(node, f"remembers {origins} senders, and one has spoken")
 
 
 _ON_NODES: Final = {
@@ -480,4 +299,5 @@ _ON_NODES: Final = {
     Fault.BURST,
     Fault.JOIN,
     Fault.REJOIN,
+    Fault.MOVE,
 }

@@ -136,12 +136,12 @@ class Talks:
         self._is_calm = True
         number = self.open(node, peer)
         if number is not None and self._conversed.is_open(node, number):
-            self._conversed.ends[node.host, node.life, number].must_end_well = True
+            self._conversed.ends[node.name, node.life, number].must_end_well = True
 
     def told(self, node: SimNode, effect: Effect) -> None:
         """Something of a node for its application."""
         if type(effect) is ConversationHeard:
-            part = self._parts.get((node.host, node.life, effect.conversation))
+            part = self._parts.get((node.name, node.life, effect.conversation))
             if part is not None:
                 part.to_read.append(effect.cost)
                 if effect.wants_reply:
@@ -152,22 +152,22 @@ class Talks:
             left = self._rng.choice([0, 1, self._rng.randrange(most)])
             self._begin(Part(node, effect.conversation, effect.peer, left, self._rng))
         elif type(effect) is ConversationRoom:
-            part = self._parts.get((node.host, node.life, effect.conversation))
+            part = self._parts.get((node.name, node.life, effect.conversation))
             if part is not None and part.is_waiting:
                 part.is_waiting = False
                 self._later(0.0, self._say, part)
         elif type(effect) is ConversationOver:
-            self._parts.pop((node.host, node.life, effect.conversation), None)
+            self._parts.pop((node.name, node.life, effect.conversation), None)
 
     def stopped(self, node: SimNode) -> None:
         """A node is down."""
-        for key in [key for key in self._parts if key[0] == node.host]:
+        for key in [key for key in self._parts if key[0] == node.name]:
             del self._parts[key]
 
     # Steps of one part. Each is an event.
 
     def _begin(self, part: Part) -> None:
-        self._parts[part.node.host, part.life, part.number] = part
+        self._parts[part.node.name, part.life, part.number] = part
         if self._is_calm:
             part.reads, part.finish = Reads.AT_ONCE, Finish.END
         elif part.left == 0 and self._rng.random() < REFUSED:
@@ -254,7 +254,7 @@ class Talks:
 
     def _answer(self, part: Part, id: int, body: bytes) -> None:
         node, number = part.node, part.number
-        end = self._conversed.ends[node.host, node.life, number]
+        end = self._conversed.ends[node.name, node.life, number]
         if end.has_ended or self._rng.random() < REFUSED:
             code = int(RefusalCode.NOT_UNDERSTOOD)
             node.do(node.core.refuse_said(number, id, code, "no", node.time()))
@@ -266,14 +266,14 @@ class Talks:
     def _said(self, node: SimNode) -> Said:
         """Name and size of one more message."""
         self._number += 1
-        name = f"{node.host}/{node.life} c{self._number} ".encode()
+        name = f"{node.name}/{node.life} c{self._number} ".encode()
         most = SHORT_BYTES_MAX
         if self._rng.random() < LONG:
             most = self._plan.conversation_bytes_max
         return name, len(name) + self._rng.randrange(most)
 
     def _forget(self, part: Part) -> None:
-        self._parts.pop((part.node.host, part.life, part.number), None)
+        self._parts.pop((part.node.name, part.life, part.number), None)
 
     def _later(self, pause_s: float, step: Step, part: Part) -> None:
         self._world.timeline.add(self._world.now + pause_s, self._do, (step, part))
@@ -287,5 +287,5 @@ class Talks:
             self._forget(part)
         elif node.is_asleep:  # so is the application
             self._later(ASLEEP_LOOK_S, step, part)
-        elif (part.node.host, part.life, part.number) in self._parts:  # else it has done with it
+        elif (part.node.name, part.life, part.number) in self._parts:  # else it has done with it
             step(part)

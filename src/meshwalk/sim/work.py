@@ -97,7 +97,7 @@ class Work:
 
     def _body(self, node: SimNode) -> bytes:
         self._number += 1
-        name = f"{node.host}/{node.life} {self._number} ".encode()
+        name = f"{node.name}/{node.life} {self._number} ".encode()
         most = self._plan.body_bytes_max
         return name + bytes(min(self._rng.randrange(most), max(0, most - len(name))))
 
@@ -133,7 +133,7 @@ class Work:
             peer = self._anyone().id
             if node.core.link_to(peer) is None:
                 self._checks.conversed.wants(node, peer)
-                self._reaching.setdefault((node.host, node.life, peer), []).append(say)
+                self._reaching.setdefault((node.name, node.life, peer), []).append(say)
                 node.reach(peer)
             else:
                 say(node, peer)
@@ -164,7 +164,7 @@ class Work:
 
     def _told(self, node: SimNode, effect: Effect) -> None:
         if type(effect) is PeerReached or type(effect) is PeerUnreached:
-            waiting = self._reaching.pop((node.host, node.life, effect.peer), [])
+            waiting = self._reaching.pop((node.name, node.life, effect.peer), [])
             if type(effect) is PeerReached:
                 for say in waiting:
                     what = (node, node.life, effect.peer, say)
@@ -173,7 +173,7 @@ class Work:
             self._talks.told(node, effect)
 
     def _stopped(self, node: SimNode) -> None:
-        for key in [key for key in self._reaching if key[0] == node.host]:
+        for key in [key for key in self._reaching if key[0] == node.name]:
             del self._reaching[key]
         self._talks.stopped(node)
 

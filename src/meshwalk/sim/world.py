@@ -106,6 +106,8 @@ class World:
         self.behind_nat: dict[str, Admits] = {}
         """The NAT in front of a host, if there is one."""
         self._ports = 40_000
+        self._hosts = 0
+        """How many there have been."""
         self._last: tuple[object, bytes] = (None, b"")
 
     # Nodes.
@@ -126,8 +128,7 @@ class World:
         `key_seed` chooses its PeerId; else the world's seed and the number of the node do.
         """
         number = len(self.nodes) + 1
-        group += number >> 16
-        host = f"10.{group}.{(number >> 8) & 255}.{number & 255}"
+        host = self._new_host(group)
         of = f"{self.seed}/{number}" if key_seed is None else f"key {key_seed}"
         peer_id = PeerId(hashlib.blake2b(of.encode(), digest_size=32).digest())
         node = SimNode(self, host, DEFAULT_PORT, CheapSignatures(peer_id), config or Config())
@@ -189,6 +190,33 @@ class World:
     def sleep(self, node: SimNode, *, clock_stops: bool = True) -> None:
         """The machine is suspended; or, with its clock going on, only the process is stopped."""
         node.sleep(clock_stops=clock_stops)
+
+    def move(self, node: SimNode, group: int | None = None) -> None:
+        """Give the node another host, in the same address group or in the one named.
+
+        Nobody is told. What is on its way to it is lost, and its pipes carry nothing any more, as
+        with a machine whose IP address has changed; its dials find no way back. A node that runs
+        sees that it is elsewhere, as one that looks after its machine's addresses does.
+        """
+        for end in node.ends.values():
+            end.cut()
+            end.other.cut()
+        node.dialling.clear()
+        old, nat = node.host, self.behind_nat.pop(node.host, None)
+        if self._listeners.get(node.address) is node:
+            del self._listeners[node.address]
+        node.host = self._new_host(int(old.split(".")[1]) if group is None else group)
+        node.address = Address(node.host, node.address.port)
+        self._listeners[node.address] = node
+        if nat is not None:
+            self.behind_nat[node.host] = nat
+        if node.is_up:
+            node.moved()
+
+    def _new_host(self, group: int) -> str:
+        self._hosts += 1
+        number = self._hosts
+        return f"10.{group + (number >> 16)}.{(number >> 8) & 255}.{number & 255}"
 
     def changed(self) -> None:
         """Call after a change of `conditions`: what waited goes on where the way is free again."""

@@ -70,6 +70,25 @@ CREATE TABLE settings (
 ) WITHOUT ROWID
 """
 
+# What an address book of three tables and the exchange of peers need. `source` is the address group
+# of who told of the peer, or '' from before that was kept; `lost` excludes `verified`. `position`
+# is in microseconds of Unix time, 0 for none. `cursor` is chosen by strangers: see peerbook.py.
+# A neighbour's acquaintances are what the exchange tells of by now.
+_PEERS_OF_THREE_TABLES = (
+    "ALTER TABLE peers ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE peers ADD COLUMN heard_at REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE peers ADD COLUMN failing_since REAL",
+    "ALTER TABLE peers ADD COLUMN tested_at REAL",
+    "ALTER TABLE peers ADD COLUMN jitter_s REAL",
+    "ALTER TABLE peers ADD COLUMN position INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE peers ADD COLUMN cursor INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE peers ADD COLUMN is_anchor INTEGER NOT NULL DEFAULT 0 CHECK (is_anchor IN (0, 1))",
+    "ALTER TABLE peers ADD COLUMN lost INTEGER NOT NULL DEFAULT 0 CHECK (lost IN (0, 1))",
+    "UPDATE peers SET heard_at = last_seen",
+    "UPDATE peers SET met = 'exchange' WHERE met = 'acquaintance'",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_IDENTITY, _PEERS, _MESSAGES, _MESSAGES_BY_TOPIC, _SETTINGS),
+    _PEERS_OF_THREE_TABLES,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -70,6 +71,10 @@ class Machine(Surroundings):
         self._identities += 1
         text = f"{self._seed}/identity/{self._identities}/{self.name}"
         return hashlib.blake2b(text.encode(), digest_size=SEED_BYTES).digest()
+
+    def hosts(self, known: Iterable[str] = ()) -> list[str]:
+        """The one address of the simulated machine."""
+        return [self.host.name]
 
     def store_executor(self) -> InlineExecutor:
         """No thread: a store's call is done when it is made."""

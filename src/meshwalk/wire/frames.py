@@ -61,9 +61,27 @@ class Purpose(enum.IntEnum):
     """To exchange pings and close."""
     CONVERSATION = 5
     """To exchange application messages without being neighbours."""
+    CLOSER = 6
+    """To be neighbours because the dialler measured the acceptor to be close."""
+    HEALING = 7
+    """To be neighbours because the two are of different fragments; quotes the token of the probe
+    that showed it."""
+    HANDOVER = 8
+    """To be neighbours because a common neighbour that left named the two to each other; quotes the
+    token that it gave both."""
+
+    RETURNING = 9
+    """To be neighbours again: the two were so before the dialler restarted."""
 
 
-STANDING_PURPOSES: Final = frozenset({Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT})
+RANDOM_PURPOSES: Final = frozenset({Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT})
+"""Of links that a walk has brought."""
+STANDING_PURPOSES: Final = RANDOM_PURPOSES | {
+    Purpose.CLOSER,
+    Purpose.HEALING,
+    Purpose.HANDOVER,
+    Purpose.RETURNING,
+}
 """Of links that make neighbours."""
 CONVERSING_PURPOSES: Final = STANDING_PURPOSES | {Purpose.CONVERSATION}
 """Of links that may carry messages of applications."""
@@ -98,6 +116,8 @@ class CloseReason(enum.IntEnum):
     """The link is given up so that a newcomer finds a place."""
     RATE = 12
     """Too many frames of one kind."""
+    TRADED = 13
+    """Given up for a closer link, as the other end agreed to."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False, tag_field=_TAG):

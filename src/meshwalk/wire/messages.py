@@ -16,6 +16,7 @@ from meshwalk.errors import MalformedFrame
 from meshwalk.wire.frames import U64, RecordBytes, ShortText, Token
 
 RECORDS_PER_MESSAGE_MAX: Final = 16  # GossipSub v1.1: peers exchanged on a prune
+SKETCH_MAX: Final = 32  # guess: an estimate within 18 %, in 288 bytes
 HOPS_MAX: Final = 64  # guess: far above any walk or flood that a healthy network makes
 
 Hops: TypeAlias = Annotated[int, Meta(ge=0, le=HOPS_MAX)]
@@ -78,10 +79,14 @@ class SplitReply(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """The split was not done (it is the origin, has it as a neighbour, or could not dial it)."""
 
 
-class Acquaintances(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """Signed records of peers that the sender is linked to, told to a new neighbour."""
+class PeersWanted(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """To a neighbour: tell whom you have connected to since, now and whenever there is news.
 
-    records: Annotated[list[RecordBytes], Meta(max_length=RECORDS_PER_MESSAGE_MAX)]
+    Seed 003: everyone knows how far a counterparty is with one's list.
+    """
+
+    since: U64 = 0
+    """The last position in the receiver's list that the sender has; 0: everything."""
 
 
 class FindPeer(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
@@ -106,8 +111,127 @@ class PeerFound(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     """How far from the receiver the search ended."""
 
 
+class PeersTold(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """Signed records of peers that the sender has connected to, the oldest news first."""
+
+    upto: U64
+    """The position of the last of them in the sender's list: quoted in the next `PeersWanted`."""
+    records: Annotated[list[RecordBytes], Meta(max_length=RECORDS_PER_MESSAGE_MAX)]
+
+
+class RecordChanged(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """To neighbours: the sender's own signed record, made anew."""
+
+    record: RecordBytes
+
+
+class Beacon(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """To neighbours, and on by each to the others: this fragment has this leader."""
+
+    beacon: RecordBytes
+    """A `records.Signed` of the leader, whose payload is a `records.BeaconPayload`."""
+    sketch: Annotated[list[U64], Meta(max_length=SKETCH_MAX)]
+    """The smallest hashes of the members counted so far in this epoch, ascending; see healing."""
+    size: U64
+    """How many members the sender takes the fragment to have; 0: it does not know."""
+
+
+class FragmentAsked(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """Over a probe: of which fragment are you? Seed 001's `defragment`."""
+
+    beacon: RecordBytes
+    """The asker's, as in `Beacon`; b"" when it has no fresh one."""
+    size: U64
+    """Of the asker's fragment, as it estimates."""
+    token: Token
+    """What a link that heals will quote."""
+
+
+class FragmentOutcome(enum.IntEnum):
+    """What the one that was asked makes of two beacons."""
+
+    SAME = 0
+    """One fragment, or at least one end does not know."""
+    JOINING = 1
+    """Two: the one that was asked joins the asker's, which is as large or larger."""
+    JOIN_US = 2
+    """Two, and the asker is to join. Seed 001's `defragment_greater_count`."""
+    BUSY = 3
+    """Two, but the one that was asked has no place left, or has healed just now."""
+
+
+class FragmentTold(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """The answer. For `JOINING` and `JOIN_US` the asker dials, with `Purpose.HEALING`: it has just
+    shown that it can."""
+
+    beacon: RecordBytes
+    size: U64
+    outcome: FragmentOutcome
+
+
+class VouchAsked(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """To a neighbour: does this peer of ours still live? SWIM's ping-req."""
+
+    record: RecordBytes
+    """The suspect's signed record."""
+
+
+class VouchOutcome(enum.IntEnum):
+    """What the one that was asked knows of a suspect."""
+
+    ALIVE = 0
+    """It has heard from it since it was asked."""
+    SILENT = 1
+    """It has tried to, in vain."""
+    UNKNOWN = 2
+    """It has no way to try now."""
+
+
+class VouchTold(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
+    """The answer, by `in_reply_to`."""
+
+    outcome: VouchOutcome
+
+
+class PartRequest(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
+    """To a neighbour: may our link be given up for a closer one, within a short while?"""
+
+
+class PartReply(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """The answer: it may if the receiver has enough other links."""
+
+    is_granted: bool
+
+
+class Handover(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """To a neighbour, as the last before leaving: take this other neighbour of mine instead."""
+
+    record: RecordBytes
+    """The other's signed record."""
+    token: Token
+    """Given to both; the link quotes it."""
+    dials: bool
+    """Whether the receiver is to dial; else it keeps a place."""
+
+
 OverlayMessage: TypeAlias = (
-    JoinRequest | JoinReply | SplitRequest | SplitReply | Acquaintances | FindPeer | PeerFound
+    JoinRequest
+    | JoinReply
+    | SplitRequest
+    | SplitReply
+    | PeersWanted
+    | FindPeer
+    | PeerFound
+    | PeersTold
+    | RecordChanged
+    | Beacon
+    | FragmentAsked
+    | FragmentTold
+    | VouchAsked
+    | VouchTold
+    | PartRequest
+    | PartReply
+    | Handover
 )
 
 

@@ -34,6 +34,7 @@ class Domain(enum.Enum):
 
     PEER_RECORD = b"meshwalk/1 peer "
     BROADCAST = b"meshwalk/1 bcast"
+    BEACON = b"meshwalk/1 beacn"
 
 
 def bytes_to_sign(domain: Domain, network_id: bytes, payload: bytes) -> bytes:
@@ -112,16 +113,27 @@ class BroadcastPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes
 
 
+class BeaconPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the leader of a fragment signs, again and again."""
+
+    leader: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    counter: U64
+    """Grows with each; the leader's Unix time in milliseconds, so that a restart goes on."""
+    epoch: U64
+    """Members are counted anew in each. Never falls under one leader."""
+
+
 _Record = TypeVar("_Record")
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _signed: Final = msgspec.msgpack.Decoder(Signed)
 _peer_record: Final = msgspec.msgpack.Decoder(PeerRecord)
+_beacon_payload: Final = msgspec.msgpack.Decoder(BeaconPayload)
 _read_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
-def encode(record: PeerRecord | BroadcastPayload | Signed) -> bytes:
+def encode(record: PeerRecord | BroadcastPayload | BeaconPayload | Signed) -> bytes:
     """The bytes of a record."""
     return _encoder.encode(record)
 
@@ -144,6 +156,12 @@ def decode_signed(blob: bytes) -> Signed:
 def decode_peer_record(payload: bytes) -> PeerRecord:
     """Read a peer record whose signature has yet to be checked. Raises `InvalidRecord`."""
     return _decode(_peer_record, payload)
+
+
+@lru_cache(RECORDS_REMEMBERED_MAX)
+def decode_beacon_payload(payload: bytes) -> BeaconPayload:
+    """Read a beacon whose signature has yet to be checked. Raises `InvalidRecord`."""
+    return _decode(_beacon_payload, payload)
 
 
 def decode_broadcast_payload(payload: bytes) -> BroadcastPayload:

@@ -17,7 +17,7 @@ FLOOR = 1024  # more than the least part, with what it costs
 def small_windows() -> Iterator[None]:
     """Windows of some KiB, as if `wire/frames.py` said so: its readers take them as they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meshwalk.config.FIRST_WINDOW_BYTES", FIRST_WINDOW)
+        patch.setattr("meshwalk.config.messages.FIRST_WINDOW_BYTES", FIRST_WINDOW)
         patch.setattr("meshwalk.proto.dispatch.credit.FIRST_WINDOW_BYTES", FIRST_WINDOW)
         patch.setattr("meshwalk.proto.dispatch.sharedcredit.FLOOR_BYTES", FLOOR)
         patch.setattr("meshwalk.proto.dispatch.table.FLOOR_BYTES", FLOOR)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import count
 from random import Random
 
-from meshwalk.config import LinkConfig, OverlayConfig
+import msgspec
+
+from meshwalk.config import Config, LinkConfig, OverlayConfig
 from meshwalk.identity.keys import sign_record
 from meshwalk.proto.link import Ended, Link, LinkState
 from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
@@ -27,6 +29,7 @@ from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord
 
 NETWORK_ID = bytes(32)
+SEQUENCE = int(UNIX_START_S * 1e6)  # of a record that is signed when the bench's clock shows 0
 
 
 def peer_of(number: int) -> PeerId:
@@ -40,7 +43,7 @@ def host_of(number: int) -> str:
 def record_of(
     number: int,
     *texts: str,
-    sequence: int = 1,
+    sequence: int = SEQUENCE,
     network_id: bytes = NETWORK_ID,
     signer: int | None = None,
 ) -> bytes:
@@ -54,20 +57,28 @@ class Bench:
     """The overlay of peer 0."""
 
     def __init__(
-        self, links_min: int = 2, links_max: int = 4, *, announces: bool = True, seed: int = 0
+        self,
+        links_min: int = 2,
+        links_max: int = 4,
+        *,
+        announces: bool = True,
+        seed: int = 0,
+        others: Config | None = None,
     ) -> None:
         self.config = OverlayConfig(links_min=links_min, links_max=links_max)
+        self.settings = msgspec.structs.replace(others or Config(), overlay=self.config)
         self.timers = Timers()
         self.last_id = 1000
         self.numbers = count(1)
         self.overlay = Overlay(
             CheapSignatures(peer_of(0)),
-            self.config,
-            lambda: record_of(0),
+            self.settings,
+            lambda remote: record_of(0),
             lambda: announces,
             self.next_id,
             Random(seed),
             self.timers,
+            0.0,
             UNIX_START_S,
         )
 
@@ -152,8 +163,8 @@ class Bench:
             at = self.timers.next()
             if at is None or at > now:
                 return effects
-            for _ in self.timers.due(at):
-                effects += self.overlay.tick(at)
+            for _, what in self.timers.due(at):
+                effects += self.overlay.tick(what, at)
         raise AssertionError("the timers do not come to rest")
 
 

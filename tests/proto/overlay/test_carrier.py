@@ -191,13 +191,13 @@ def test_flood_of_requests_is_answered_busy_and_remembered_within_bounds() -> No
     carrier, config = bench.overlay.carrier, bench.config
     assert len(carrier.carried) <= config.walks_per_link_burst
     assert outcomes.count(JoinOutcome.BUSY) >= 2000 - config.walks_per_link_burst - 20
-    assert len(bench.overlay.book) <= config.book_max
+    assert len(bench.overlay.book) <= bench.settings.book.total_max
     bench.end(link_to(bench, 1))
     assert 1 not in carrier._rates
 
 
 def test_dial_backs_have_a_budget() -> None:
-    bench = Bench(links_min=100, links_max=200)
+    bench = Bench(links_min=100, links_max=150)
     bench.neighbour(1)
     dials = 0
     for number in range(250):

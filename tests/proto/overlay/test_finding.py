@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from meshwalk.proto.link import Link
 from meshwalk.proto.overlay.effects import Found, NotFound, OverlayEffect, Say
+from meshwalk.proto.overlay.statistics import statistics_of
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Purpose
 from meshwalk.wire.messages import HOPS_MAX, FindPeer, PeerFound
 
-from .bench import Bench, disconnects, host_of, peer_of, record_of, says
+from .bench import SEQUENCE, Bench, disconnects, host_of, peer_of, record_of, says
 
 SOUGHT = 50
 OTHER_NETWORK = bytes(31) + b"x"
@@ -132,8 +133,8 @@ def test_too_many_searches_are_refused_at_once() -> None:
         (peer_of(100 + limit), NotFound),
         (peer_of(101 + limit), NotFound),
     ]
-    assert bench.overlay.statistics().own_finds == {"too many": 2}
-    assert bench.overlay.statistics().finds_under_way == limit
+    assert statistics_of(bench.overlay).own_finds == {"too many": 2}
+    assert statistics_of(bench.overlay).finds_under_way == limit
     bench.tick_until(60)
     assert is_idle(bench)
     assert questions(find(bench, 100, 60.0))
@@ -142,10 +143,13 @@ def test_too_many_searches_are_refused_at_once() -> None:
 def test_only_a_record_that_is_newer_than_ours_ends_a_search() -> None:
     """Or whoever has the old one, or keeps it to do harm, would hide the new one."""
     bench, links = with_neighbours(3)
-    old, new = record_of(SOUGHT, sequence=5), record_of(SOUGHT, "tcp://10.7.7.7:7", sequence=6)
+    old, new = (
+        record_of(SOUGHT, sequence=SEQUENCE),
+        record_of(SOUGHT, "tcp://10.7.7.7:7", sequence=SEQUENCE + 1),
+    )
     bench.open(bench.link(SOUGHT, Purpose.PROBE, record=old))
     asked = questions(find(bench))
-    assert [body.newer_than for _, body in asked] == [5, 5, 5]
+    assert [body.newer_than for _, body in asked] == [SEQUENCE] * 3
     (one, _), (two, _), _ = asked
     assert outcomes(bench.hear(links[one.link], PeerFound(old, 1), to=one.id)) == []
     (found,) = outcomes(bench.hear(links[two.link], PeerFound(new, 1), to=two.id))
@@ -157,7 +161,7 @@ def test_only_a_record_that_is_newer_than_ours_ends_a_search() -> None:
 @pytest.mark.parametrize("ends_by", ["itself", "another answer", "time"])
 def test_an_old_record_is_better_than_none(ends_by: str) -> None:
     bench, links = with_neighbours(2)
-    old = record_of(SOUGHT, sequence=5)
+    old = record_of(SOUGHT)
     bench.open(bench.link(SOUGHT, Purpose.PROBE, record=old))
     (one, _), (two, _) = questions(find(bench))
     last = PeerFound(b"", 1)
@@ -181,7 +185,7 @@ def test_a_lie_costs_the_link_and_is_not_believed(blob: bytes) -> None:
     effects = bench.hear(links[one.link], PeerFound(blob, 1), to=one.id)
     assert [(d.link, d.reason) for d in disconnects(effects)] == [(one.link, CloseReason.PROTOCOL)]
     assert outcomes(effects) == []
-    assert bench.overlay.statistics().own_finds == {"lie": 1}
+    assert statistics_of(bench.overlay).own_finds == {"lie": 1}
     assert not {peer_of(SOUGHT), peer_of(SOUGHT + 1)} & set(bench.overlay.book.entries)
     effects = bench.hear(links[two.link], PeerFound(record_of(SOUGHT), 1), to=two.id)
     assert [type(o) for o in outcomes(effects)] == [Found]
@@ -243,7 +247,7 @@ def test_a_node_tells_of_its_neighbours_and_of_its_book() -> None:
     for peer, blob in ((2, record_of(2)), (3, homeless), (SOUGHT, record_of(SOUGHT))):
         effects = bench.hear(links[1], question(peer, hops=0), id=77)
         assert answers(effects) == [(1, 77, PeerFound(blob, 1))]
-    assert bench.overlay.statistics().others_finds == {"told": 3}
+    assert statistics_of(bench.overlay).others_finds == {"told": 3}
 
 
 def test_others_are_asked_one_hop_less() -> None:
@@ -257,9 +261,9 @@ def test_others_are_asked_one_hop_less() -> None:
 
 def test_a_neighbour_whose_record_is_too_old_is_asked_itself() -> None:
     bench, links = with_neighbours(4)
-    ((say, body),) = questions(bench.hear(links[1], question(3, hops=0, newer_than=1)))
-    assert (say.link, body) == (3, question(3, hops=0, newer_than=1))
-    effects = bench.hear(links[3], question(3, hops=0, newer_than=1))  # but not by itself
+    ((say, body),) = questions(bench.hear(links[1], question(3, hops=0, newer_than=SEQUENCE)))
+    assert (say.link, body) == (3, question(3, hops=0, newer_than=SEQUENCE))
+    effects = bench.hear(links[3], question(3, hops=0, newer_than=SEQUENCE))  # but not by itself
     assert [a.record for _, _, a in answers(effects)] == [b""]
 
 
@@ -334,8 +338,8 @@ def test_a_flood_of_questions_is_answered_without_work() -> None:
     burst = bench.config.finds_per_link_burst
     assert len(questions(effects)) == burst
     assert {a.record for _, _, a in answers(effects)} == {b""}
-    assert bench.overlay.statistics().others_finds == {"busy": 1000 - burst, "carried": burst}
-    assert bench.overlay.statistics().finds_carried == burst
+    assert statistics_of(bench.overlay).others_finds == {"busy": 1000 - burst, "carried": burst}
+    assert statistics_of(bench.overlay).finds_carried == burst
     assert questions(bench.hear(links[2], question()))  # others are heard
     bench.end(links[1])
     assert set(bench.overlay.finding._rates) == {2}

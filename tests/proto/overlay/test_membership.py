@@ -9,21 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwalk.config import LinkConfig, OverlayConfig
+from meshwalk.config import Config, LinkConfig, OverlayConfig
 from meshwalk.proto.link import Link
 from meshwalk.proto.overlay.membership import Added, Membership, Place
 from meshwalk.wire.address import Address
+from meshwalk.wire.frames import Purpose
 
 from .bench import peer_of
 
-CONFIG = OverlayConfig(links_min=2, links_max=4)
+CONFIG = Config(overlay=OverlayConfig(links_min=2, links_max=4))
 
 
 def membership(me: int = 10) -> Membership:
     return Membership(peer_of(me), CONFIG, Random(0))
 
 
-def link_to(peer: int, *, outbound: bool = False, number: int = 1) -> Link:
+def link_to(
+    peer: int,
+    *,
+    outbound: bool = False,
+    number: int = 1,
+    purpose: Purpose = Purpose.JOIN_ACCEPT,
+) -> Link:
     link = Link(
         number,
         LinkConfig(),
@@ -32,6 +39,7 @@ def link_to(peer: int, *, outbound: bool = False, number: int = 1) -> Link:
         outbound=outbound,
         remote=Address("10.0.0.1", 1),
         now=0.0,
+        purpose=purpose,
     )
     link.peer = peer_of(peer)
     return link
@@ -82,7 +90,7 @@ def test_never_above_the_maximum(steps: list[tuple[str, int]]) -> None:
         elif what == "expire":
             now += number
             table.expire_places(now)
-        assert len(table) <= CONFIG.links_max
+        assert len(table) <= CONFIG.overlay.links_max
         assert all(place.expires_at > now - 10 for place in table.places.values())
 
 
@@ -101,6 +109,59 @@ def test_chance_is_one_in_n_plus_one() -> None:
         table.add(link_to(n))
     accepted = sum(table.accepts_by_chance() for _ in range(4000))
     assert 900 < accepted < 1100
+
+
+def test_a_full_node_misses_random_links_too() -> None:
+    table = membership()
+    for n in range(4):
+        table.add(link_to(n), is_random=False)
+    assert table.is_full
+    assert table.missing == 2
+
+
+def test_who_gives_way_to_a_random_link() -> None:
+    table = membership()
+    assert table.least_wanted() is None
+    for n, purpose in enumerate((Purpose.CLOSER, Purpose.CLOSER, Purpose.HEALING, Purpose.HEALING)):
+        link = link_to(n)
+        link.purpose, link.since = purpose, float(n)
+        table.add(link)
+    order = []
+    while (found := table.least_wanted()) is not None:
+        order.append(found.peer)
+        table.remove(found.link)
+    assert order == [peer_of(n) for n in (1, 0, 2, 3)]
+    for n in (4, 5):
+        table.add(link_to(n), is_random=True)
+    table.add(link_to(6), is_random=False)
+    assert table.least_wanted() is None, "it has as many random ones as it wants"
+
+
+def test_few_places_are_for_bridges() -> None:
+    table = membership()
+    added = [table.add(link_to(n, purpose=Purpose.HEALING))[0] for n in range(5)]
+    assert added == [Added.NEW] * 3 + [Added.FULL] * 2
+    assert not table.has_healing_place
+    assert table.has_room, "for others"
+
+
+def test_one_for_one_is_no_link_too_many() -> None:
+    table = membership()
+    for n in range(4):
+        table.add(link_to(n))
+    assert table.add(link_to(4))[0] is Added.FULL
+    assert table.remove(table.neighbours[peer_of(0)].link)
+    assert table.add(link_to(4), is_instead=True)[0] is Added.NEW
+    assert len(table) == 4
+
+
+def test_who_is_gone_is_nobodys_neighbour() -> None:
+    table = membership()
+    for n in (1, 2, 3):
+        table.add(link_to(n))
+        table.neighbours[peer_of(n)].told_of |= {peer_of(1), peer_of(2)}
+    table.remove(table.neighbours[peer_of(1)].link)
+    assert {n.told_of for n in table.neighbours.values()} == {frozenset({peer_of(2)})}
 
 
 def test_random_neighbour_leaves_out() -> None:

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+from typing import get_args
 
 import pytest
 
 from meshwalk.events import Alone, Joined, NeighbourDown, NeighbourUp
+from meshwalk.identity.keys import sign_beacon
 from meshwalk.proto.link import Link
-from meshwalk.proto.overlay.addressbook import BookEntry
-from meshwalk.proto.overlay.effects import Connect, OverlayEffect
+from meshwalk.proto.overlay.bookentry import BookEntry
+from meshwalk.proto.overlay.effects import Connect, Disconnect, Measure, OverlayEffect
+from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
-from meshwalk.wire.frames import Channel, CloseReason, Message, Purpose
+from meshwalk.wire.frames import STANDING_PURPOSES, Channel, CloseReason, Message, Purpose
 from meshwalk.wire.messages import (
-    Acquaintances,
+    Beacon,
+    FindPeer,
+    FragmentAsked,
+    FragmentOutcome,
+    FragmentTold,
+    Handover,
     JoinOutcome,
     JoinReply,
+    JoinRequest,
     OverlayMessage,
+    PartReply,
+    PartRequest,
+    PeerFound,
+    PeersTold,
+    PeersWanted,
+    RecordChanged,
     SplitReply,
     SplitRequest,
+    VouchAsked,
+    VouchOutcome,
+    VouchTold,
 )
+from meshwalk.wire.records import BeaconPayload
 
 from .bench import (
     Bench,
@@ -34,7 +54,7 @@ from .bench import (
 )
 
 
-@pytest.mark.parametrize("purpose", [Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT])
+@pytest.mark.parametrize("purpose", sorted(STANDING_PURPOSES - {Purpose.CLOSER}))
 def test_uninvited(purpose: Purpose) -> None:
     bench = Bench()
     for token in (b"", b"x"):
@@ -71,20 +91,26 @@ def test_leaving_looks_for_nobody() -> None:
     effects += bench.overlay.enter(Address("10.0.0.9", 1), None, 0.0)
     effects += bench.tick_until(100)
     assert connects(effects) == []
-    assert says(effects) == []
+    assert [type(s.body) for s in says(effects)] == [Handover, Handover]
     assert [type(t.event) for t in tells(effects)] == [NeighbourDown, NeighbourDown]
     assert len(bench.timers) == 0
 
 
+def told_of(effects: list[OverlayEffect]) -> list[bytes]:
+    return [blob for s in says(effects) if isinstance(s.body, PeersTold) for blob in s.body.records]
+
+
 def test_a_bad_record_is_not_passed_on() -> None:
     """A defect: a peer's unreadable record was told to new neighbours, who blamed and left us."""
-    bench = Bench()
+    bench = Bench(links_max=6)
     elsewhere = record_of(3, network_id=bytes(31) + b"x")
     for number, blob in ((1, b"junk"), (2, record_of(9)), (3, elsewhere)):
         bench.open(bench.link(number, record=blob))
     good = bench.link(4)
-    effects = bench.open(good)
-    assert [s for s in says(effects) if isinstance(s.body, Acquaintances)] == []
+    effects = bench.open(good) + bench.hear(good, PeersWanted())
+    assert told_of(effects) == []
+    effects = bench.open(bench.link(5)) + bench.tick_until(60)
+    assert told_of(effects) == [record_of(5)], "what is good goes to whoever has asked"
 
 
 def test_a_bad_record_from_the_store_is_left_out() -> None:
@@ -101,28 +127,59 @@ def test_a_bad_record_from_the_store_is_left_out() -> None:
     assert set(bench.overlay.book.entries) == {peer_of(2), peer_of(3)}
 
 
-def test_acquaintances_count_once_and_are_bounded() -> None:
+def test_what_neighbours_tell_is_bounded() -> None:
     bench = Bench(links_min=1)
     link = bench.neighbour(1)
     before = len(bench.overlay.book)
-    for start in (100, 200):
-        body = Acquaintances([record_of(start + n) for n in range(16)])
-        bench.hear(link, body)
-    assert len(bench.overlay.book) - before == bench.config.acquaintances_max
+    for number in range(200):
+        first = 100 + 16 * number
+        told = PeersTold(number + 1, [record_of(first + n) for n in range(16)])
+        assert disconnects(bench.hear(link, told)) == []
+    burst = bench.settings.exchange.told_burst
+    counts = bench.overlay.exchange.counts
+    assert counts["heard"] == 16 * burst
+    assert counts["told too fast"] == 200 - burst
+    assert 0 < len(bench.overlay.book) - before <= 16 * burst
+    assert bench.overlay.book.entries[peer_of(1)].cursor == burst, "the rest is asked for again"
     for n in range(50):
         other = bench.neighbour(2)
-        bench.hear(other, Acquaintances([record_of(300 + n)]))
+        bench.hear(other, PeersTold(1, [record_of(9300 + n)]))
         bench.end(other)
-    assert bench.overlay._acquainted == {link.number}
+    assert len(bench.overlay.exchange._counterparties) == 1
 
 
+LYING: list[Callable[[bytes], OverlayMessage]] = [
+    lambda blob: PeersTold(1, [record_of(7), blob]),
+    RecordChanged,
+    VouchAsked,
+    lambda blob: Handover(blob, b"t", dials=True),
+    lambda blob: Beacon(blob, [], 1),
+]
+
+
+@pytest.mark.parametrize("message", LYING)
 @pytest.mark.parametrize(
     "blob", [b"", b"junk", record_of(5, signer=6), record_of(5, network_id=bytes(31) + b"x")]
 )
-def test_invalid_acquaintances_end_the_link(blob: bytes) -> None:
+def test_what_is_not_signed_ends_the_link(
+    blob: bytes, message: Callable[[bytes], OverlayMessage]
+) -> None:
     bench = Bench(links_min=1)
     link = bench.neighbour(1)
-    effects = bench.hear(link, Acquaintances([blob]))
+    bench.neighbour(2)
+    effects = bench.hear(link, message(blob))
+    assert [(d.link, d.reason) for d in disconnects(effects)] == [
+        (link.number, CloseReason.PROTOCOL)
+    ]
+    assert connects(effects) == []
+    assert [s for s in says(effects) if s.link != link.number] == []
+    assert peer_of(5) not in bench.overlay.book.entries
+
+
+def test_a_changed_record_is_of_the_neighbour_itself() -> None:
+    bench = Bench(links_min=1)
+    link = bench.neighbour(1)
+    effects = bench.hear(link, RecordChanged(record_of(5)))
     assert [d.reason for d in disconnects(effects)] == [CloseReason.PROTOCOL]
 
 
@@ -133,18 +190,72 @@ def test_a_greeting_is_believed_only_about_the_host_it_comes_from() -> None:
     assert bench.overlay.book.entries[peer_of(1)].addresses == (Address(host_of(1), 7),)
 
 
-@pytest.mark.parametrize("purpose", [Purpose.JOIN_REQUEST, Purpose.PROBE, Purpose.CONVERSATION])
-@pytest.mark.parametrize(
-    "body",
-    [SplitRequest(record_of(5), b"t", host_of(5)), SplitReply(), Acquaintances([])],
-    ids=lambda b: type(b).__name__,
-)
+FOR_NEIGHBOURS: list[OverlayMessage] = [
+    SplitRequest(record_of(5), b"t", host_of(5)),
+    SplitReply(),
+    PeersWanted(),
+    FindPeer(bytes(peer_of(5)), 1),
+    PeerFound(record_of(5), 1),
+    PeersTold(1, [record_of(5)]),
+    RecordChanged(record_of(5)),
+    Beacon(record_of(5), [], 1),
+    VouchAsked(record_of(5)),
+    VouchTold(VouchOutcome.SILENT),
+    PartRequest(),
+    PartReply(is_granted=True),
+    Handover(record_of(5), b"t", dials=True),
+]
+FOR_STRANGERS: list[OverlayMessage] = [
+    JoinRequest(record_of(5), b"t", "", 1, 1),
+    JoinReply(JoinOutcome.BUSY, 1),
+    FragmentAsked(b"", 1, b"t"),
+    FragmentTold(b"", 1, FragmentOutcome.SAME),
+]
+
+
+def test_every_message_is_for_neighbours_or_for_strangers() -> None:
+    listed = {type(body) for body in (*FOR_NEIGHBOURS, *FOR_STRANGERS)}
+    assert listed == set(get_args(OverlayMessage))
+
+
+@pytest.mark.parametrize("purpose", sorted(set(Purpose) - STANDING_PURPOSES))
+@pytest.mark.parametrize("body", FOR_NEIGHBOURS, ids=lambda b: type(b).__name__)
 def test_neighbours_messages_on_other_links(purpose: Purpose, body: OverlayMessage) -> None:
     bench = Bench()
     link = bench.link(5, purpose)
     bench.open(link)
     effects = bench.hear(link, body)
     assert [d.reason for d in disconnects(effects)] == [CloseReason.PROTOCOL]
+    assert [type(e) for e in effects] == [Disconnect]
+
+
+@pytest.mark.parametrize("purpose", sorted(set(Purpose) - {Purpose.PROBE}))
+def test_only_a_probe_asks_for_the_fragment(purpose: Purpose) -> None:
+    bench = Bench()
+    link = bench.link(5, purpose)
+    bench.open(link)
+    effects = bench.hear(link, FragmentAsked(b"", 1, b"t"))
+    assert [d.reason for d in disconnects(effects)] == [CloseReason.PROTOCOL]
+    assert not bench.overlay.healing._promises
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        PeerFound(record_of(5), 1),
+        SplitReply(),
+        JoinReply(JoinOutcome.LINKED, 1, record_of(5)),
+        FragmentTold(record_of(5), 9, FragmentOutcome.JOIN_US),
+        VouchTold(VouchOutcome.SILENT),
+        PartReply(is_granted=True),
+    ],
+    ids=lambda b: type(b).__name__,
+)
+def test_answers_to_what_was_not_asked_are_ignored(body: OverlayMessage) -> None:
+    bench = Bench(links_min=1)
+    link = bench.neighbour(1)
+    for to in (0, 1, bench.last_id, 2**64 - 1):
+        assert bench.hear(link, body, to=to) == []
 
 
 def test_unreadable_body() -> None:
@@ -175,7 +286,7 @@ def any_event(
     bench: Bench, rng: Random, links: list[Link], pending: list[Connect], now: float
 ) -> list[OverlayEffect]:
     """Something happens to the node."""
-    what = rng.randrange(9)
+    what = rng.randrange(12)
     peer = rng.randrange(1, 12)
     if what <= 1:
         links.append(bench.link(peer, rng.choice(list(Purpose)), outbound=False, token=b"t"))
@@ -195,17 +306,54 @@ def any_event(
         link, effects = bench.succeed(connect, int.from_bytes(known, "big"), now)
         links.append(link)
         return effects
-    if links:
+    if what == 9 and links:
         link = rng.choice(links)
-        bodies: list[OverlayMessage] = [
-            request(peer, token=bytes([rng.randrange(4)]), hops=rng.randrange(4), forced=0),
-            request(peer, reach="", token=bytes([rng.randrange(4)])),
-            SplitRequest(record_of(peer), b"s", host_of(peer)),
-            SplitReply(),
-            JoinReply(rng.choice(list(JoinOutcome)), 1, record_of(peer)),
-        ]
-        return bench.hear(link, rng.choice(bodies), now, to=rng.randrange(1000, bench.next_id()))
-    return bench.overlay.enter(Address(host_of(peer), 1), None, now)
+        if link.is_standing:
+            return bench.overlay.suspected(link, now)
+        link.round_trips.add(0.1, 0.0)
+        return bench.overlay.measured(link, now)
+    if what == 10:
+        return bench.overlay.record_changed(now) + bench.overlay.find(peer_of(peer), now)
+    if links:
+        body = any_body(rng, peer)
+        return bench.hear(rng.choice(links), body, now, to=rng.randrange(1000, bench.next_id()))
+    effects = bench.overlay.woke(now) if rng.randrange(4) == 0 else []
+    return effects + bench.overlay.enter(Address(host_of(peer), 1), None, now)
+
+
+def any_body(rng: Random, peer: int) -> OverlayMessage:
+    """What any node may say at any time."""
+    record, token, number = (
+        record_of(peer),
+        bytes([rng.randrange(4)]),
+        rng.choice([0, 1, 2**64 - 1]),
+    )
+    beacon = sign_beacon(
+        BeaconPayload(bytes(peer_of(peer)), rng.randrange(9), rng.randrange(3)),
+        CheapSignatures(peer_of(peer)),
+    )
+    sketch = [rng.getrandbits(64) for _ in range(rng.randrange(33))]
+    bodies: list[OverlayMessage] = [
+        request(peer, token=token, hops=rng.randrange(4), forced=0),
+        request(peer, reach="", token=token),
+        SplitRequest(record, b"s", host_of(peer)),
+        SplitReply(),
+        JoinReply(rng.choice(list(JoinOutcome)), 1, record),
+        PeersWanted(number),
+        FindPeer(bytes(peer_of(peer)), 3, number),
+        PeerFound(record, 1),
+        PeersTold(number, [record, record_of(peer + 1)]),
+        RecordChanged(record),
+        Beacon(beacon, sketch, number),
+        FragmentAsked(rng.choice([b"", beacon]), number, token),
+        FragmentTold(beacon, number, rng.choice(list(FragmentOutcome))),
+        VouchAsked(record),
+        VouchTold(rng.choice(list(VouchOutcome))),
+        PartRequest(),
+        PartReply(is_granted=rng.random() < 0.5),
+        Handover(record, token, dials=rng.random() < 0.5),
+    ]
+    return rng.choice(bodies)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -213,9 +361,9 @@ def test_any_order_of_events_keeps_the_bounds_and_leaves_nothing(seed: int) -> N
     rng = Random(seed)
     bench = Bench(links_min=2, links_max=4, seed=seed)
     links: list[Link] = []
-    pending: list[Connect] = []
+    pending = connects(bench.overlay.start([], 0.0))
     balance, now = 0, 0.0
-    for _ in range(300):
+    for _ in range(600):
         effects = any_event(bench, rng, links, pending, now)
         now += rng.random()
         effects += bench.tick_until(now)
@@ -223,15 +371,38 @@ def test_any_order_of_events_keeps_the_bounds_and_leaves_nothing(seed: int) -> N
             effect = effects.pop(0)
             if isinstance(effect, Connect):
                 pending.append(effect)
+            if isinstance(effect, Measure):
+                assert any(link.number == effect.link for link in links)
             kinds = [type(t.event) for t in tells([effect])]
             balance += kinds.count(NeighbourUp) - kinds.count(NeighbourDown)
             for closed in disconnects([effect]):
                 for link in [known for known in links if known.number == closed.link]:
                     links.remove(link)
                     effects += bench.end(link, closed.reason, now, by_us=True)
-        assert balance == len(bench.overlay.membership) <= 4
+        places = 4 + bench.settings.overlay.healing_places
+        assert balance == len(bench.overlay.membership) <= places
         assert bench.overlay.membership.walks_under_way == len(bench.overlay.walks.walks)
+        check_bounds(bench, links)
     drain(bench, links, pending, now)
+
+
+def check_bounds(bench: Bench, links: list[Link]) -> None:
+    """What is remembered follows what there is."""
+    overlay, numbers = bench.overlay, {link.number for link in links}
+    assert len(overlay.book) <= bench.settings.book.total_max
+    assert set(overlay.exchange._counterparties) <= {link.peer for link in links}
+    for rates in (overlay.carrier._rates, overlay.beacons._rates, overlay.vouching._rates):
+        assert set(rates) <= numbers
+    assert set(overlay.vouching._suspicions) <= numbers
+    assert len(overlay.vouching._inquiries) <= bench.settings.detection.vouching_max
+    assert set(overlay.parting._heirs) <= numbers
+    assert all(len(heirs) <= 2 for heirs in overlay.parting._heirs.values())
+    assert set(overlay.healing._questions) <= numbers
+    assert len(overlay.healing._promises) <= 16
+    assert len(overlay.beacons._sketch) <= bench.settings.healing.sketch
+    assert len(overlay.probing.attempts) <= bench.settings.probing.probes_max
+    for blob in (overlay.beacons.blob, *(entry.blob for entry in overlay.book.entries.values())):
+        assert len(blob) < 300, "of what is signed one copy is kept"
 
 
 def drain(bench: Bench, links: list[Link], pending: list[Connect], now: float) -> None:
@@ -248,7 +419,17 @@ def drain(bench: Bench, links: list[Link], pending: list[Connect], now: float) -
     assert not overlay.carrier.splits
     assert not overlay.carrier.carried
     assert not overlay.carrier._rates
-    assert not overlay._acquainted
+    assert not overlay.exchange._counterparties
+    assert not overlay.beacons._rates
+    assert not overlay.healing._questions
+    assert not overlay.healing._promises
+    assert not overlay.vouching._suspicions
+    assert not overlay.vouching._inquiries
+    assert not overlay.vouching._rates
+    assert not overlay.trading._promised
+    assert not overlay.parting._heirs
+    for machine in overlay._diallers:
+        assert not machine.attempts
     assert len(bench.timers) == 0
 
 

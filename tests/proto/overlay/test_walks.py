@@ -6,7 +6,7 @@ import pytest
 
 from meshwalk.events import EntryFailed
 from meshwalk.proto.link import Ended
-from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.overlay.bookentry import BookEntry, Table
 from meshwalk.proto.overlay.effects import Say
 from meshwalk.proto.overlay.membership import Place
 from meshwalk.wire.address import Address
@@ -182,7 +182,7 @@ def test_the_entry_gets_a_turn_among_many_dead_peers() -> None:
     """A defect: as long as three dead peers of the book were ready, no entry was tried again."""
     bench = Bench()
     known = [
-        BookEntry(peer_of(n), b"", 0, (Address(host_of(n), 1),), "store", 0.0, True)
+        BookEntry(peer_of(n), b"", 0, (Address(host_of(n), 1),), "store", 0.0, table=Table.VERIFIED)
         for n in range(1, 60)
     ]
     pending = connects(bench.overlay.enter(ENTRY, None, 0.0))
@@ -201,7 +201,7 @@ def test_another_peer_at_one_address_is_no_reason_not_to_try_the_next() -> None:
     """A defect: a private address that is somebody else's here hid the public one."""
     bench = Bench()
     places = (Address("192.168.0.5", 1), Address("198.51.100.1", 1))
-    entry = BookEntry(peer_of(1), b"", 0, places, "store", 0.0, True)
+    entry = BookEntry(peer_of(1), b"", 0, places, "store", 0.0, table=Table.VERIFIED)
     (connect,) = connects(bench.overlay.start([entry], 0.0))
     link = bench.link(1, Purpose.JOIN_REQUEST, outbound=True)
     link.attempt = connect.attempt
@@ -368,3 +368,21 @@ def test_places_are_kept_for_other_halves_only_above_the_minimum() -> None:
     for number, walk in enumerate(bench.overlay.walks.walks.values(), 3):
         honest = bench.link(number, token=walk.token)
         assert bench.overlay.asked(honest, bench.hello(honest), 0.3) is None
+
+
+def test_the_bound_on_groups_is_back_when_others_have_filled_the_node() -> None:
+    """A defect: it stayed aside unless an own walk brought the last link."""
+    bench = Bench(links_min=3, links_max=8)
+    bench.overlay.start([], 0.0)
+    pending = connects(bench.overlay.enter(ENTRY, None, 0.0))
+    for now in range(1, 60):
+        effects = bench.tick_until(now)
+        for connect in pending:
+            effects += bench.fail(connect, now)
+        pending = connects(effects)
+    membership = bench.overlay.membership
+    assert not membership.groups_count
+    for number in range(3):
+        bench.open(bench.link(number + 1, Purpose.JOIN_ACCEPT, outbound=True), 60.0)
+    assert membership.missing == 0
+    assert membership.groups_count

@@ -28,16 +28,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 
-from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
-from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Link
-from meshwalk.proto.overlay.addressbook import AddressBook
-from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say
-from meshwalk.proto.overlay.membership import Membership, Place
-from meshwalk.proto.overlay.transit import Acceptance, Split, WayBack
-from meshwalk.proto.rate import TokenBucket
-from meshwalk.proto.timers import Timers
+from meshwalk.proto.overlay.membership import Neighbour, Place
+from meshwalk.proto.overlay.shared import Shared
+from meshwalk.proto.overlay.transit import Acceptance, Split, WayBack, bounded
+from meshwalk.proto.rate import BucketPerLink, TokenBucket
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Purpose
 from meshwalk.wire.messages import (
@@ -49,7 +45,6 @@ from meshwalk.wire.messages import (
     SplitRequest,
 )
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.records import PeerRecord
 
 PATIENCE = 0.4  # guess: share of a walk's time after which a dial-back counts as failed
 EXPIRY = ("overlay", "carrier")
@@ -59,18 +54,7 @@ PAUSED_ADDRESSES_MAX = 1024  # guess: addresses that are remembered as not answe
 class Carrier:
     """Handles the walks of others at one node."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        book: AddressBook,
-        config: OverlayConfig,
-        signatures: Signatures,
-        own_record: Callable[[], bytes],
-        can_be_dialled: Callable[[], bool],
-        new_id: Callable[[], int],
-        timers: Timers,
-        out: list[OverlayEffect],
-    ) -> None:
+    def __init__(self, shared: Shared, can_be_dialled: Callable[[], bool]) -> None:
         self.acceptances: dict[int, Acceptance] = {}
         """By attempt number."""
         self.carried: dict[int, WayBack] = {}
@@ -78,16 +62,14 @@ class Carrier:
         self.splits: dict[int, Split] = {}
         """By the id of the split request."""
         self.counts: Counter[str] = Counter()
-        self._membership = membership
-        self._book = book
-        self._config = config
-        self._signatures = signatures
-        self._own_record = own_record
+        self._shared = shared
+        self._membership = shared.membership
+        self._book = shared.book
+        config = self._config = shared.config.overlay
         self._can_be_dialled = can_be_dialled
-        self._new_id = new_id
-        self._timers = timers
-        self._out = out
-        self._rates: dict[int, TokenBucket] = {}
+        self._timers = shared.timers
+        self._out = shared.out
+        self._rates = BucketPerLink(config.walks_per_link_per_s, config.walks_per_link_burst)
         self._dial_backs = TokenBucket(config.dial_backs_per_s, config.dial_backs_burst)
         self._paused: dict[Address, float] = {}
         self._nothing_before = float("inf")
@@ -98,24 +80,26 @@ class Carrier:
     def requested(self, link: Link, id: int, request: JoinRequest, now: float) -> None:
         """A join request came over a link."""
         self.expire(now)
-        if not self._rate(link).take(now) or len(self.carried) >= self._config.walks_carried_max:
+        is_too_much = len(self.carried) >= self._config.walks_carried_max
+        if not self._rates.take(link.number, now) or is_too_much:
             self.counts["busy"] += 1
             self._answer(link, id, JoinOutcome.BUSY)
             return
         try:
-            record = self._book.open(request.record, self._signatures)
+            record = self._book.open(request.record, self._shared.signatures)
         except InvalidRecord as error:
-            self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
+            self._shared.disconnect(link, CloseReason.PROTOCOL, str(error))
             return
         is_first_hop = record.peer == link.peer
         is_for_joining = link.purpose is Purpose.JOIN_REQUEST and not link.outbound
         if not (link.is_standing or (is_first_hop and is_for_joining)):
             text = "a join request must be the sender's own, or a neighbour's"
-            self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, text))
+            self._shared.disconnect(link, CloseReason.PROTOCOL, text)
             return
-        request = self._bounded(link, request, record if is_first_hop else None)
+        request = bounded(request, link, record if is_first_hop else None, self._config)
         believed = record.addresses_at(request.reach)
-        self._out += self._book.heard(record, request.record, believed, "walk", now)
+        heard = self._book.heard(record, request.record, believed, "walk", link.remote, now)
+        self._out += heard
         self._decide(link, id, request, record.peer_id, believed, now)
 
     def answered(self, link: Link, id: int, reply: JoinReply) -> bool:
@@ -125,26 +109,33 @@ class Carrier:
             return False
         del self.carried[id]
         hops = min(reply.hops + 1, HOPS_MAX)
-        answer = JoinReply(reply.outcome, hops, reply.record)
-        self._out.append(Say(way.link.number, self._new_id(), answer, way.id))
+        outcome, record = reply.outcome, reply.record
+        if record and not self._may_pass_on(record, way.link):
+            # Private addresses are none of a public peer's business, and lead it nowhere. A link
+            # that stands needs no record; a place that nobody can come to is none.
+            self.counts["not passed on"] += 1
+            record = b""
+            if outcome is JoinOutcome.DIAL_ME:
+                outcome = JoinOutcome.NO_PLACE
+        self._shared.say(way.link, JoinReply(outcome, hops, record), way.id)
         return True
 
     def split_requested(self, link: Link, id: int, request: SplitRequest, now: float) -> None:
         """A full neighbour asks to take an origin instead of the common link."""
         self.expire(now)
-        if not self._rate(link).take(now):
+        if not self._rates.take(link.number, now):
             self.counts["busy"] += 1
-            self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
+            self._shared.say(link, SplitReply(), id)
             return
         try:
-            record = self._book.open(request.record, self._signatures)
+            record = self._book.open(request.record, self._shared.signatures)
         except InvalidRecord as error:
-            self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
+            self._shared.disconnect(link, CloseReason.PROTOCOL, str(error))
             return
         addresses = self._to_dial(record.addresses_at(request.reach), now)
         is_splitting = any(a.gives_up is link for a in self.acceptances.values())
         if is_splitting or not addresses or self._membership.knows(record.peer_id):
-            self._out.append(Say(link.number, self._new_id(), SplitReply(), id))
+            self._shared.say(link, SplitReply(), id)
             return
         self._dial(
             Acceptance(
@@ -204,12 +195,12 @@ class Carrier:
     def split_is_off(self, acceptance: Acceptance) -> None:
         """The origin could not be taken, or is a neighbour already: the common link stays."""
         back = acceptance.back
-        self._out.append(Say(back.number, self._new_id(), SplitReply(), acceptance.back_id))
+        self._shared.say(back, SplitReply(), acceptance.back_id)
 
     def link_gone(self, link: Link, reason: CloseReason | None, now: float) -> None:
         """A link has ended: answer for what went on over it, finish a split it was given for."""
         self.expire(now)
-        self._rates.pop(link.number, None)
+        self._rates.forget(link.number)
         for id in [i for i, way in self.carried.items() if way.onward == link.number]:
             way = self.carried.pop(id)
             self._answer(way.link, way.id, JoinOutcome.BUSY)
@@ -220,7 +211,7 @@ class Carrier:
             if is_split and self._membership.has_place_unpromised:
                 is_split = False
                 self.counts["split"] += 1
-                self._promise(split.origin, split.request.token, now)
+                self.keep_place(split.origin, split.request.token, now)
                 self._dial(
                     Acceptance(
                         split.origin,
@@ -272,20 +263,6 @@ class Carrier:
 
     # Decisions.
 
-    def _bounded(self, link: Link, request: JoinRequest, own: PeerRecord | None) -> JoinRequest:
-        """The request with no more hops than here are usual; with `own`, the origin's record, as
-        its first hop passes it on: all its hops, and the host that this hop sees it at."""
-        config = self._config
-        if own is None:
-            hops = min(request.hops_left, config.walk_hops)
-            forced = min(request.forced_hops, config.forced_hops)
-            return JoinRequest(request.record, request.token, request.reach, forced, hops)
-        host = link.remote.host
-        reach = host if own.addresses_at(host) else ""
-        return JoinRequest(
-            request.record, request.token, reach, config.forced_hops, config.walk_hops
-        )
-
     def _decide(
         self,
         link: Link,
@@ -299,25 +276,26 @@ class Carrier:
         is_eligible = not membership.knows(origin) and request.token not in membership.places
         # If neither end can be dialled, a place kept would be in vain.
         is_eligible = is_eligible and (bool(believed) or self._can_be_dialled())
-        if is_eligible and membership.has_room:
+        is_welcome = is_eligible and not any(map(membership.has_enough_of, believed[:1]))
+        if is_welcome and membership.has_room:
             is_free = request.forced_hops == 0 and membership.accepts_by_chance()
             if membership.missing or is_free:
                 self._accept(link, id, request, origin, believed, now)
                 return
         if request.hops_left > 0:
-            onward = membership.random_neighbour(link.peer, origin)
+            onward = self._onward(request.record, link.peer, origin)
             if onward is None:  # a dead end: back where it came from, unless that is the origin
-                onward = membership.random_neighbour(origin)
+                onward = self._onward(request.record, origin)
             if onward is not None:
                 self._carry(link, id, request, onward.link, now)
                 return
         if not is_eligible:
             self.counts["no place"] += 1
             self._answer(link, id, JoinOutcome.NO_PLACE)
-        elif membership.has_place_unpromised:
+        elif is_welcome and membership.has_place_unpromised:
             self._accept(link, id, request, origin, believed, now)
         else:
-            self._make_room(link, id, request, origin, believed, now)
+            self._make_room(link, id, request, origin, believed, now, is_welcome)
 
     def _accept(
         self,
@@ -328,7 +306,7 @@ class Carrier:
         believed: tuple[Address, ...],
         now: float,
     ) -> None:
-        self._promise(origin, request.token, now)
+        self.keep_place(origin, request.token, now)
         addresses = self._to_dial(believed, now)
         if addresses:
             acceptance = Acceptance(origin, request.token, Purpose.JOIN_ACCEPT, addresses, link, id)
@@ -343,11 +321,10 @@ class Carrier:
         step = JoinRequest(
             request.record, request.token, request.reach, forced, request.hops_left - 1
         )
-        new_id = self._new_id()
         expires_at = now + 2 * self._config.walk_timeout_s
+        new_id = self._shared.say(onward, step)
         self.carried[new_id] = WayBack(link, id, onward.number, expires_at)
         self._arm(expires_at)
-        self._out.append(Say(onward.number, new_id, step))
 
     def _make_room(
         self,
@@ -357,8 +334,11 @@ class Carrier:
         origin: PeerId,
         believed: tuple[Address, ...],
         now: float,
+        is_welcome: bool,
     ) -> None:
-        if len(self._membership) <= self._config.links_min:
+        """Split a link for the origin. If its address group has all its links here (it is not
+        welcome), one of those: so a network within one group grows, and no group has more here."""
+        if is_welcome and len(self._membership) <= self._config.links_min:
             # Its places are promised, not taken: it can spare no link.
             self.counts["busy"] += 1
             self._answer(link, id, JoinOutcome.BUSY)
@@ -367,6 +347,8 @@ class Carrier:
         request_to_split = SplitRequest(request.record, request.token, request.reach)
         expires_at = now + self._config.walk_timeout_s
         split = Split(request_to_split, origin, addresses, link, id, [], expires_at)
+        if not is_welcome:
+            split.spared = self._membership.not_of_group(believed[0])
         if addresses:
             self._ask_to_split(split, now)
         else:
@@ -375,39 +357,62 @@ class Carrier:
     def _keep_place_or_not(self, split: Split, now: float) -> None:
         """Nobody can dial the origin, so no neighbour could take it: when it comes here, another
         link gives way. One at a time, or strangers could push out all neighbours at once."""
-        if self._membership.is_to_replace:
+        if split.spared is not None or self._membership.is_to_replace:
             self.counts["no place"] += 1
             self._answer(split.back, split.back_id, JoinOutcome.NO_PLACE)
             return
-        self._promise(split.origin, split.request.token, now, replaces=True)
+        self.keep_place(split.origin, split.request.token, now, replaces=True)
         self.counts["dial me"] += 1
         self._answer(split.back, split.back_id, JoinOutcome.DIAL_ME)
 
     def _ask_to_split(self, split: Split, now: float) -> None:
         neighbour = None
         if len(split.asked) < self._config.split_tries:
-            neighbour = self._membership.random_neighbour(split.origin, *split.asked)
+            spared = split.spared or ()
+            neighbour = self._onward(split.request.record, split.origin, *split.asked, *spared)
+        if neighbour is None and not split.asked:
+            # Nobody here may be told of it: private addresses, and public neighbours.
+            self._keep_place_or_not(split, now)
+            return
         if neighbour is None:
             self.counts["no place"] += 1
             self._answer(split.back, split.back_id, JoinOutcome.NO_PLACE)
             return
         split.asked.append(neighbour.peer)
         split.link, split.asked_at = neighbour.link.number, now
-        id = self._new_id()
+        id = self._shared.say(neighbour.link, split.request)
         self.splits[id] = split
         self._arm(split.expires_at)
-        self._out.append(Say(neighbour.link.number, id, split.request))
 
     def _have_it_dial(self, acceptance: Acceptance, now: float) -> None:
         """The origin does not answer our dial: keep the place until it comes itself."""
         if acceptance.origin in self._membership.neighbours:
             self._answer(acceptance.back, acceptance.back_id, JoinOutcome.LINKED)
             return
-        self._promise(acceptance.origin, acceptance.token, now)
+        self.keep_place(acceptance.origin, acceptance.token, now)
         self.counts["dial me"] += 1
         self._answer(acceptance.back, acceptance.back_id, JoinOutcome.DIAL_ME)
 
     # What the above share.
+
+    def _onward(self, record: bytes, *without: PeerId | None) -> Neighbour | None:
+        """Any neighbour but those named that may be told the record; None when there is none."""
+        found = self._membership.random_neighbour(*without)
+        if found is None or self._shared.may_tell(record, found.link):
+            return found
+        others = [
+            n.peer
+            for n in self._membership.neighbours.values()
+            if not self._shared.may_tell(record, n.link)
+        ]
+        return self._membership.random_neighbour(*without, *others)
+
+    def _may_pass_on(self, record: bytes, link: Link) -> bool:
+        """Whether the peer of a link may be told a record that nobody has checked yet."""
+        try:
+            return self._shared.may_tell(record, link)
+        except InvalidRecord:
+            return False
 
     @property
     def _patience_s(self) -> float:
@@ -433,8 +438,17 @@ class Carrier:
         if times:
             self._arm(min(times))
 
-    def _promise(self, origin: PeerId, token: bytes, now: float, *, replaces: bool = False) -> None:
-        place = Place(origin, now + self._config.place_timeout_s, replaces)
+    def keep_place(
+        self,
+        origin: PeerId,
+        token: bytes,
+        now: float,
+        *,
+        replaces: bool = False,
+        is_random: bool = True,
+    ) -> None:
+        """Promise a peer that quotes this token a place, for `place_timeout_s`."""
+        place = Place(origin, now + self._config.place_timeout_s, replaces, is_random)
         self._membership.promise(token, place)
         self._arm(place.expires_at)
 
@@ -442,19 +456,17 @@ class Carrier:
         acceptance.dialled = acceptance.addresses.pop(0)
         if acceptance.impatient_at is None:
             acceptance.impatient_at = now + self._patience_s
-        attempt = self._new_id()
+        attempt = self._shared.dial(
+            acceptance.dialled, acceptance.origin, acceptance.purpose, acceptance.token
+        )
         self.acceptances[attempt] = acceptance
         self._arm(acceptance.impatient_at)
-        self._out.append(
-            Connect(
-                attempt, acceptance.dialled, acceptance.origin, acceptance.purpose, acceptance.token
-            )
-        )
 
     def _answer(self, link: Link, id: int, outcome: JoinOutcome) -> None:
-        record = self._own_record() if outcome in (JoinOutcome.LINKED, JoinOutcome.DIAL_ME) else b""
+        is_told = outcome in (JoinOutcome.LINKED, JoinOutcome.DIAL_ME)
+        record = self._shared.own_record(link.remote) if is_told else b""
         reply = JoinReply(outcome, 1, record)
-        self._out.append(Say(link.number, self._new_id(), reply, id))
+        self._shared.say(link, reply, id)
 
     def _to_dial(self, believed: tuple[Address, ...], now: float) -> list[Address]:
         """Which addresses of an origin may be dialled now; takes one dial-back from the budget."""
@@ -469,11 +481,3 @@ class Carrier:
         if len(self._paused) >= PAUSED_ADDRESSES_MAX:
             del self._paused[next(iter(self._paused))]
         self._paused[address] = now + self._config.dial_back_pause_s
-
-    def _rate(self, link: Link) -> TokenBucket:
-        bucket = self._rates.get(link.number)
-        if bucket is None:
-            config = self._config
-            bucket = TokenBucket(config.walks_per_link_per_s, config.walks_per_link_burst)
-            self._rates[link.number] = bucket
-        return bucket

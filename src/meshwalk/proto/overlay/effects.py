@@ -73,6 +73,13 @@ class NotFound(msgspec.Struct, frozen=True, gc=False):
     """A clause for a person: "nobody asked knows it"."""
 
 
+@final
+class Measure(msgspec.Struct, frozen=True, gc=False):
+    """Ping over a link that is being tested; `measured` follows when it is answered."""
+
+    link: int
+
+
 OverlayEffect: TypeAlias = (
-    Say | Connect | Disconnect | Tell | SavePeer | ForgetPeer | Found | NotFound
+    Say | Connect | Disconnect | Measure | Tell | SavePeer | ForgetPeer | Found | NotFound
 )

@@ -14,20 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from random import Random
 
 import msgspec
 
-from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
-from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Link
-from meshwalk.proto.overlay.addressbook import AddressBook
-from meshwalk.proto.overlay.effects import Disconnect, Found, NotFound, OverlayEffect, Say
-from meshwalk.proto.overlay.membership import Membership
-from meshwalk.proto.rate import TokenBucket
-from meshwalk.proto.timers import Timers
+from meshwalk.proto.overlay.effects import Found, NotFound
+from meshwalk.proto.overlay.shared import Shared
+from meshwalk.proto.rate import BucketPerLink
 from meshwalk.wire.frames import CloseReason
 from meshwalk.wire.messages import HOPS_MAX, FindPeer, PeerFound
 from meshwalk.wire.peerid import PeerId
@@ -64,18 +58,7 @@ class Search(msgspec.Struct):
 class Finding:
     """The searches at one node."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        book: AddressBook,
-        config: OverlayConfig,
-        signatures: Signatures,
-        own_record: Callable[[], bytes],
-        new_id: Callable[[], int],
-        rng: Random,
-        timers: Timers,
-        out: list[OverlayEffect],
-    ) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.searches: dict[PeerId, Search] = {}
         self.carried: dict[int, Carried] = {}
         """By the id under which the question went on."""
@@ -85,16 +68,14 @@ class Finding:
         """What was done with others' questions."""
         self._search_of: dict[int, Search] = {}
         """By the id of each question without an answer."""
-        self._membership = membership
-        self._book = book
-        self._config = config
-        self._signatures = signatures
-        self._own_record = own_record
-        self._new_id = new_id
-        self._rng = rng
-        self._timers = timers
-        self._out = out
-        self._rates: dict[int, TokenBucket] = {}
+        self._shared = shared
+        self._membership = shared.membership
+        self._book = shared.book
+        config = self._config = shared.config.overlay
+        self._rng = shared.rng
+        self._timers = shared.timers
+        self._out = shared.out
+        self._rates = BucketPerLink(config.finds_per_link_per_s, config.finds_per_link_burst)
         self._nothing_before = float("inf")
         """Until then nothing of what waits here expires; `expire` is due at that time."""
         self._is_stopped = False
@@ -131,14 +112,14 @@ class Finding:
         """A neighbour asks for somebody's record."""
         self.expire(now)
         target = PeerId(question.target)
-        if not self._rate(link).take(now):
+        if not self._rates.take(link.number, now):
             self._answer(link, id, b"", "busy")
             return
         if target == self._membership.me:
-            self._answer(link, id, self._own_record(), "told own")
+            self._answer(link, id, self._shared.own_record(link.remote), "told own")
             return
         blob, sequence = self._known(target)
-        if blob and sequence > question.newer_than:
+        if blob and sequence > question.newer_than and self._shared.may_tell(blob, link):
             self._answer(link, id, blob, "told")
             return
         # Whoever is sought is asked itself, if only because its record may be no newer.
@@ -163,20 +144,23 @@ class Finding:
             record = self._checked(link, answer, carried.target)
             hops = min(answer.hops + 1, HOPS_MAX)
             blob = answer.record if record is not None else b""
+            if blob and not self._shared.may_tell(blob, carried.link):
+                self.others["not passed on"] += 1
+                blob = b""
             self._say(carried.link, carried.id, PeerFound(blob, hops))
         elif search is not None and search.asked[id] == link.number:
             self._forget_question(id)
             search.is_answered = True
             record = self._checked(link, answer, search.peer)
             if record is not None:
-                self._good_answer(search, answer, record, now)
+                self._good_answer(search, answer, record, link, now)
             elif not search.asked:
                 self._end(search)
 
     def link_gone(self, link: Link, now: float) -> None:
         """A link has ended: nobody waits for answers over it, and none will come over it."""
         self.expire(now)
-        self._rates.pop(link.number, None)
+        self._rates.forget(link.number)
         gone = [(i, c) for i, c in self.carried.items() if link.number in (c.onward, c.link.number)]
         for id, carried in gone:
             del self.carried[id]
@@ -219,18 +203,18 @@ class Finding:
     # Steps.
 
     def _ask(self, search: Search, link: Link) -> None:
-        id = self._new_id()
-        search.asked[id] = link.number
-        self._search_of[id] = search
         hops_left = self._config.find_hops - 1
         question = FindPeer(bytes(search.peer), hops_left, search.newer_than)
-        self._out.append(Say(link.number, id, question))
+        id = self._shared.say(link, question)
+        search.asked[id] = link.number
+        self._search_of[id] = search
 
     def _good_answer(
-        self, search: Search, answer: PeerFound, record: PeerRecord, now: float
+        self, search: Search, answer: PeerFound, record: PeerRecord, link: Link, now: float
     ) -> None:
-        addresses = record.parsed_addresses()[: self._config.addresses_per_peer_max]
-        self._out += self._book.heard(record, answer.record, addresses, "query", now)
+        addresses = self._shared.believed(record, link)
+        heard = self._book.heard(record, answer.record, addresses, "query", link.remote, now)
+        self._out += heard
         found = Found(search.peer, answer.record, addresses, answer.hops)
         if record.sequence > search.newer_than:
             self._end(search, found)
@@ -265,19 +249,18 @@ class Finding:
         self.others["carried"] += 1
         hops_left = max(0, min(question.hops_left, self._config.find_hops) - 1)
         step = FindPeer(question.target, hops_left, question.newer_than)
-        new_id = self._new_id()
+        new_id = self._shared.say(onward, step)
         expires_at = now + self._config.find_timeout_s
         target = PeerId(question.target)
         self.carried[new_id] = Carried(target, link, id, onward.number, expires_at)
         self._arm(expires_at)
-        self._out.append(Say(onward.number, new_id, step))
 
     def _answer(self, link: Link, id: int, blob: bytes, count: str) -> None:
         self.others[count] += 1
         self._say(link, id, PeerFound(blob, 1))
 
     def _say(self, link: Link, id: int, answer: PeerFound) -> None:
-        self._out.append(Say(link.number, self._new_id(), answer, id))
+        self._shared.say(link, answer, id)
 
     # What the above share.
 
@@ -297,7 +280,7 @@ class Finding:
         if not answer.record:
             return None
         try:
-            record = self._book.open(answer.record, self._signatures)
+            record = self._book.open(answer.record, self._shared.signatures)
         except InvalidRecord as error:
             why = str(error)
         else:
@@ -305,7 +288,7 @@ class Finding:
                 return record
             why = "a record of another peer than the one asked for"
         self.own["lie"] += 1
-        self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, why))
+        self._shared.disconnect(link, CloseReason.PROTOCOL, why)
         return None
 
     def _arm(self, at: float) -> None:
@@ -313,11 +296,3 @@ class Finding:
         if at < self._nothing_before:
             self._nothing_before = at
             self._timers.set(EXPIRY, at)
-
-    def _rate(self, link: Link) -> TokenBucket:
-        bucket = self._rates.get(link.number)
-        if bucket is None:
-            config = self._config
-            bucket = TokenBucket(config.finds_per_link_per_s, config.finds_per_link_burst)
-            self._rates[link.number] = bucket
-        return bucket

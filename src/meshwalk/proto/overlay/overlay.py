@@ -1,38 +1,62 @@
-"""Joins the overlay's machines: membership, own walks, others' walks, the address book.
+"""Joins the overlay's machines, and routes to them: links, messages, timers, the ends of dials.
 
 The only file of this folder that the node talks to. Each input returns what is to be done.
+
+    membership, address book           the tables, in shared.py
+    walks, carrier, anchors, standing  how links come to be: own walks, others', and who stays
+    exchange, probing                  whom the node knows, and what it has tested of that
+    vouching, trading, parting         how links end: silence, closer ones, leave
+    beacons, healing                   of which fragment this is, and how two become one
+    finding                            where a peer is that is no neighbour
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any, Final, Protocol
 
-import msgspec
-
-from meshwalk.config import OverlayConfig
+from meshwalk.config import Config
 from meshwalk.errors import InvalidRecord, MalformedFrame
-from meshwalk.events import Alone, Joined, NeighbourDown, NeighbourUp
 from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Ended, Link
-from meshwalk.proto.overlay.addressbook import AddressBook, BookEntry
+from meshwalk.proto.overlay.addressbook import BookEntry
+from meshwalk.proto.overlay.anchors import Anchors
+from meshwalk.proto.overlay.beacons import Beacons
 from meshwalk.proto.overlay.carrier import Carrier
-from meshwalk.proto.overlay.effects import Disconnect, OverlayEffect, Say, Tell
+from meshwalk.proto.overlay.effects import OverlayEffect
+from meshwalk.proto.overlay.exchange import Exchange
 from meshwalk.proto.overlay.finding import Finding
-from meshwalk.proto.overlay.membership import Added, Membership
+from meshwalk.proto.overlay.healing import Healing
+from meshwalk.proto.overlay.parting import Parting
+from meshwalk.proto.overlay.probing import Probing
+from meshwalk.proto.overlay.shared import Shared
+from meshwalk.proto.overlay.standing import Standing
+from meshwalk.proto.overlay.trading import Trading
+from meshwalk.proto.overlay.vouching import Vouching
 from meshwalk.proto.overlay.walks import Walks
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.address import Address
-from meshwalk.wire.frames import CloseReason, Hello, Message, Purpose
+from meshwalk.wire.frames import RANDOM_PURPOSES, CloseReason, Hello, Message, Purpose
 from meshwalk.wire.messages import (
-    Acquaintances,
+    Beacon,
     FindPeer,
+    FragmentAsked,
+    FragmentTold,
+    Handover,
     JoinReply,
     JoinRequest,
+    OverlayMessage,
+    PartReply,
+    PartRequest,
     PeerFound,
+    PeersTold,
+    PeersWanted,
+    RecordChanged,
     SplitReply,
     SplitRequest,
+    VouchAsked,
+    VouchTold,
     decode_overlay,
 )
 from meshwalk.wire.peerid import PeerId
@@ -40,32 +64,26 @@ from meshwalk.wire.records import PeerRecord
 
 TIMER = "overlay"
 VAIN_DIAL_BACKS = 2  # guess: one may be chance
+STEADY_S = 10.0  # guess: two nodes that do not understand each other find out with the first words
+
+# Not for neighbours alone: to whom a walk is begun, and who is tested, may be strangers.
+_FOR_STRANGERS: Final = frozenset({JoinRequest, JoinReply, FragmentAsked, FragmentTold})
+
+# One end says that the other breaks the protocol: so it will again, however often they are linked.
+_BREACHES: Final = frozenset({CloseReason.MALFORMED, CloseReason.PROTOCOL, CloseReason.RATE})
 
 
-class OverlayStatistics(msgspec.Struct, frozen=True):
-    """What the overlay has done since the node started."""
+class Dialler(Protocol):
+    """A machine that has had links dialled."""
 
-    neighbours: int
-    places_promised: int
-    own_walks_under_way: int
-    walks_carried: int
-    """Of others, waiting for their answer."""
-    failed_rounds: int
-    book: int
-    book_evicted: int
-    """Peers that made place in the address book for others."""
-    own_walks: dict[str, int]
-    """How own walks ended, by outcome."""
-    others_walks: dict[str, int]
-    """What was done with others' requests."""
-    finds_under_way: int
-    """Own searches for a peer."""
-    finds_carried: int
-    """Of others, waiting for their answer."""
-    own_finds: dict[str, int]
-    """How own searches ended, by outcome."""
-    others_finds: dict[str, int]
-    """What was done with others' questions."""
+    attempts: dict[int, Any]
+    """Under way, by the number of the attempt."""
+
+    def opened(self, attempt: int, link: Link, now: float) -> None:
+        """The link is open; if it is a standing one, its peer may be a neighbour by now."""
+
+    def failed(self, attempt: int, ended: Ended, now: float) -> None:
+        """The dial has failed, or the link has ended while it was waited for."""
 
 
 class Overlay:
@@ -74,60 +92,45 @@ class Overlay:
     def __init__(
         self,
         signatures: Signatures,
-        config: OverlayConfig,
-        own_record: Callable[[], bytes],
+        config: Config,
+        own_record: Callable[[Address], bytes],
         announces: Callable[[], bool],
         new_id: Callable[[], int],
         rng: Random,
         timers: Timers,
+        now: float,
         unix_offset_s: float,
     ) -> None:
-        me = signatures.peer_id
-        self._out: list[OverlayEffect] = []
-        self.membership = Membership(me, config, rng)
-        self.book = AddressBook(me, config, rng, unix_offset_s)
-        self.walks = Walks(
-            self.membership,
-            self.book,
-            config,
-            signatures,
-            own_record,
-            new_id,
-            rng,
-            timers,
-            self._out,
+        shared = Shared(signatures, config, own_record, new_id, rng, timers, unix_offset_s)
+        self._shared = shared
+        self._out = shared.out
+        self.membership = shared.membership
+        self.book = shared.book
+        self.walks = Walks(shared)
+        self.carrier = Carrier(shared, self._can_be_dialled)
+        self.standing = Standing(shared, self.walks, self.carrier)
+        self.finding = Finding(shared)
+        self.exchange = Exchange(shared)
+        self.beacons = Beacons(shared, now)
+        self.healing = Healing(shared, self.beacons, self.walks)
+        self.probing = Probing(shared, self.walks, self.exchange, self.beacons, self.healing)
+        self.vouching = Vouching(shared)
+        self.trading = Trading(shared, self.standing)
+        self.parting = Parting(shared, self.carrier)
+        self.anchors = Anchors(shared)
+        self._diallers: Sequence[Dialler] = (
+            self.walks,
+            self.probing,
+            self.healing,
+            self.vouching,
+            self.trading,
+            self.parting,
+            self.anchors,
         )
-        self.carrier = Carrier(
-            self.membership,
-            self.book,
-            config,
-            signatures,
-            own_record,
-            self._can_be_dialled,
-            new_id,
-            timers,
-            self._out,
-        )
-        self.finding = Finding(
-            self.membership,
-            self.book,
-            config,
-            signatures,
-            own_record,
-            new_id,
-            rng,
-            timers,
-            self._out,
-        )
-        self._signatures = signatures
-        self._config = config
-        self._new_id = new_id
-        self._rng = rng
+        self._config = config.overlay
         self._is_leaving = False
         self._announces = announces
         self._was_dialled = False
-        self._acquainted: set[int] = set()
-        """Links that have told their acquaintances: once each."""
 
     # Inputs.
 
@@ -144,7 +147,7 @@ class Overlay:
     def addresses_of(self, peer: PeerId) -> list[Address]:
         """Where to dial a peer that the application names, the address that worked last first.
 
-        Whatever it signed counts, as in records that acquaintances tell of: we dial for its key.
+        Whatever it signed counts, as in records that neighbours tell of: we dial for its key.
         """
         entry = self.book.entries.get(peer)
         if entry is None:
@@ -159,6 +162,10 @@ class Overlay:
         for entry in known:
             if self._genuine(entry.blob, entry.peer) or not entry.blob:
                 self.book.load(entry)
+        self.beacons.start(now)
+        self.probing.start(now)
+        self.trading.start(now)
+        self.anchors.start(now)
         self.walks.refill(now)
         return self._flush()
 
@@ -166,15 +173,22 @@ class Overlay:
         """A dialler wants in: None to consent, else the reason to refuse."""
         if self._is_leaving:
             return CloseReason.LEAVING
-        if not link.is_standing:
-            return None
         peer = link.peer
         assert peer is not None
-        makes_room = False
-        if hello.purpose is Purpose.STANDING:
+        if hello.purpose is not Purpose.PROBE:  # neighbours are tested, and vouched for, by such
+            self.vouching.dialled_by(peer, now)
+        if not link.is_standing:
+            return None
+        place = None
+        if hello.purpose in (Purpose.STANDING, Purpose.HANDOVER):
             place = self.membership.places.get(hello.token)
             invited = place is not None and place.origin == peer and place.expires_at > now
-            makes_room = place is not None and place.replaces
+        elif hello.purpose is Purpose.HEALING:
+            invited = self.healing.invites(hello.token, peer, now)
+        elif hello.purpose is Purpose.CLOSER:
+            invited = self.trading.may_accept()
+        elif hello.purpose is Purpose.RETURNING:
+            invited = self.anchors.may_return(peer)
         else:
             invited = self.walks.invites(hello.token, hello.purpose, now)
         if not invited:
@@ -183,11 +197,18 @@ class Overlay:
         if present is not None:
             keeps = self.membership.keeps_present(present.link, link)
             return CloseReason.DUPLICATE if keeps else None
+        if self.membership.has_enough_of(link.remote):
+            return CloseReason.FULL
+        if hello.purpose is Purpose.HEALING:
+            return None if self.membership.has_healing_place else CloseReason.FULL
         comes_with = 2 if hello.purpose is Purpose.JOIN_SPLIT else 1
         # Below the minimum every link is welcome: a liar could have us keep places for nobody.
         places = max(
             self._config.links_min,
             self._config.links_max - self.walks.awaited(hello.token, now),
+        )
+        makes_room = (place is not None and place.replaces) or (
+            hello.purpose in RANDOM_PURPOSES and self.membership.least_wanted() is not None
         )
         if len(self.membership) + comes_with > places and not makes_room:
             return CloseReason.FULL
@@ -199,32 +220,56 @@ class Overlay:
         self._learn(link, now)
         attempt = link.attempt
         if link.is_standing:
-            self._stand(link, now)
-        if attempt in self.walks.attempts:
-            self.walks.opened(attempt, link, now)
+            heir = self.parting.attempts.get(attempt)
+            is_random = heir.is_random if heir is not None else None
+            if attempt in self.anchors.attempts:
+                is_random = True  # an own choice of an earlier run, which nobody else made
+            self.trading.make_room(attempt, now)
+            if self.standing.stand(link, now, is_random=is_random):
+                self.exchange.neighbour_up(link, now)
+                self.beacons.neighbour_up(link, now)
+                self.healing.neighbour_up(link, now)
+                is_heir = link.purpose is Purpose.HANDOVER and not link.outbound
+                leaver = self.parting.came(link) if is_heir else None
+                if leaver is not None:
+                    self.standing.give_up(leaver, CloseReason.SPLIT)
+        if attempt:
+            owner = self._owner_of(attempt)
+            if owner is not None:
+                owner.opened(attempt, link, now)
+            elif link.purpose in (Purpose.PROBE, Purpose.JOIN_REQUEST):
+                self._shared.disconnect(link, CloseReason.DONE)  # nobody waits for it any more
         self.walks.refill(now)
         return self._flush()
 
     def ended(self, link: Link, ended: Ended, now: float) -> list[OverlayEffect]:
         """A link has ended, or a dial has failed."""
-        self._acquainted.discard(link.number)
-        if self.membership.remove(link):
-            self._say_down(link, ended.reason, ended.text, by_us=ended.by_us)
-        if not self._is_leaving:
-            self.carrier.link_gone(link, ended.reason, now)
-            self.walks.link_gone(link, now)
-            self.finding.link_gone(link, now)
+        if self.standing.gone(link, ended.reason, ended.text, by_us=ended.by_us):
+            self._note_parted(link, ended.reason, now)
+        if self._is_leaving:
+            return self._flush()
+        self.exchange.link_gone(link)
+        self.beacons.link_gone(link)
+        self.healing.link_gone(link)
+        self.vouching.link_gone(link)
+        self.trading.link_gone(link)
+        self.carrier.link_gone(link, ended.reason, now)
+        self.walks.link_gone(link, now)
+        self.finding.link_gone(link, now)
+        self.parting.link_gone(link, ended.reason, now)
+        self.anchors.link_gone(now)
+        if link.attempt:
             self._attempt_ended(link.attempt, ended, now)
-            self.walks.refill(now)
+        self.walks.refill(now)
         return self._flush()
 
     def not_dialled(self, attempt: int, now: float) -> list[OverlayEffect]:
         """A `Connect` was not begun: too many dials are under way."""
-        text = "too many connections are being made"
         if attempt in self.carrier.acceptances:
             self.carrier.failed(attempt, was_refused=False, was_dialled=False, now=now)
-        elif attempt in self.walks.attempts:
-            self.walks.failed(attempt, Ended(None, text, by_us=True, was_open=False), now)
+        elif (owner := self._owner_of(attempt)) is not None:
+            text = "too many connections are being made"
+            owner.failed(attempt, Ended(None, text, by_us=True, was_open=False), now)
         return self._flush()
 
     def heard(self, link: Link, message: Message, now: float) -> list[OverlayEffect]:
@@ -234,150 +279,104 @@ class Overlay:
         try:
             body = decode_overlay(message.body)
         except MalformedFrame as error:
-            self._out.append(Disconnect(link.number, CloseReason.MALFORMED, str(error)))
+            self._shared.disconnect(link, CloseReason.MALFORMED, str(error))
             return self._flush()
-        if type(body) is JoinRequest:
-            self.carrier.requested(link, message.id, body, now)
-        elif type(body) is JoinReply:
-            if not self.carrier.answered(link, message.in_reply_to, body):
-                self.walks.answered(message.in_reply_to, body, link, now)
-        elif not link.is_standing:
+        if link.is_standing or type(body) in _FOR_STRANGERS:
+            _HANDLERS[type(body)](self, link, message, body, now)
+        else:
             text = f"{type(body).__name__} is for neighbours"
-            self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, text))
-        elif type(body) is SplitRequest:
-            self.carrier.split_requested(link, message.id, body, now)
-        elif type(body) is SplitReply:
-            self.carrier.split_refused(link, message.in_reply_to, now)
-        elif type(body) is Acquaintances:
-            self._on_acquaintances(link, body, now)
-        elif type(body) is FindPeer:
-            self.finding.asked(link, message.id, body, now)
-        elif type(body) is PeerFound:
-            self.finding.answered(link, message.in_reply_to, body, now)
+            self._shared.disconnect(link, CloseReason.PROTOCOL, text)
         return self._flush()
 
-    def tick(self, now: float) -> list[OverlayEffect]:
-        """A timer of the overlay has come due."""
-        self.carrier.expire(now)
-        self.finding.expire(now)
-        self.walks.tick(now)
+    def suspected(self, link: Link, now: float) -> list[OverlayEffect]:
+        """A standing link is silent for longer than its round trips give reason to."""
+        self.vouching.suspected(link, now)
+        return self._flush()
+
+    def measured(self, link: Link, now: float) -> list[OverlayEffect]:
+        """A ping over a link that is tested has been answered."""
+        self.probing.measured(link, now)
+        return self._flush()
+
+    def record_changed(self, now: float) -> list[OverlayEffect]:
+        """This node's own record has been made anew."""
+        if not self._is_leaving:
+            self.exchange.own_record_changed(now)
+        return self._flush()
+
+    def woke(self, now: float) -> list[OverlayEffect]:
+        """The machine slept, or the process stood still: what was put off is due, what is believed
+        may be old."""
+        if not self._is_leaving:
+            self.book.woke()
+            self.vouching.woke()
+            self.beacons.woke(now)
+            self.probing.woke(now)
+            self.anchors.woke(now)
+            self.walks.woke(now)
+        return self._flush()
+
+    def tick(self, what: object, now: float) -> list[OverlayEffect]:
+        """A timer of the overlay has come due: that of the machine named `what`."""
+        if what == "exchange":
+            self.exchange.tick(now)
+        elif what == "beacons":
+            self.beacons.tick(now)
+        elif what == "probing":
+            self.probing.tick(now)
+        elif what == "vouching":
+            self.vouching.tick(now)
+        elif what == "trading":
+            self.trading.tick(now)
+        elif what == "anchors":
+            self.anchors.tick(now)
+        else:
+            self.carrier.expire(now)
+            self.finding.expire(now)
+            self.walks.tick(now)
         return self._flush()
 
     def leave(self, now: float) -> list[OverlayEffect]:
-        """The node is stopping: look for no more links, and note when neighbours were seen last."""
-        self._is_leaving = True
-        self.walks.stop()
-        self.carrier.stop()
-        self.finding.stop()
+        """The node is stopping: look for no more links, hand the neighbours to each other, and note
+        when they were seen last."""
+        self._is_leaving = self.standing.is_leaving = True
+        self.parting.leave()
+        for machine in (
+            self.walks,
+            self.carrier,
+            self.finding,
+            self.exchange,
+            self.beacons,
+            self.healing,
+            self.probing,
+            self.vouching,
+            self.trading,
+            self.parting,
+            self.anchors,
+        ):
+            machine.stop()
         for neighbour in self.membership.neighbours.values():
             rtt_s = neighbour.link.round_trips.mean_s
             self._out += self.book.worked(neighbour.peer, None, rtt_s, now)
         return self._flush()
 
-    def statistics(self) -> OverlayStatistics:
-        """A snapshot."""
-        return OverlayStatistics(
-            neighbours=len(self.membership),
-            places_promised=len(self.membership.places),
-            own_walks_under_way=len(self.walks.walks),
-            walks_carried=len(self.carrier.carried),
-            failed_rounds=self.walks.failures,
-            book=len(self.book),
-            book_evicted=self.book.evicted,
-            own_walks=_plain(self.walks.counts),
-            others_walks=_plain(self.carrier.counts),
-            finds_under_way=len(self.finding.searches),
-            finds_carried=len(self.finding.carried),
-            own_finds=_plain(self.finding.own),
-            others_finds=_plain(self.finding.others),
-        )
-
     # Steps.
 
-    def _stand(self, link: Link, now: float) -> None:
-        """A standing link has opened: make its peer a neighbour if it still can be one."""
-        peer = link.peer
-        assert peer is not None
-        acceptance = self.carrier.acceptances.get(link.attempt)
-        gives_up = acceptance.gives_up if acceptance is not None else None
-        comes_for_its_place = not link.outbound and link.purpose is Purpose.STANDING
-        place = self.membership.places.pop(link.token, None) if comes_for_its_place else None
-        victim = None
-        if peer in self.membership.neighbours:
-            if acceptance is not None and gives_up is not None:
-                self.carrier.split_is_off(acceptance)
-        elif gives_up is not None:
-            victim = gives_up
-        elif place is not None and place.replaces and self.membership.is_full:
-            other = self.membership.random_neighbour(peer)
-            victim = other.link if other is not None else None
-        if victim is not None and self.membership.is_full:
-            self._give_up(victim)
-            victim = None
-        added, dropped = self.membership.add(link)
-        if link.attempt in self.carrier.acceptances:
-            self.carrier.opened(link.attempt, link)
-        if added is Added.FULL:
-            self._out.append(Disconnect(link.number, CloseReason.FULL, "all places are taken"))
-            return
-        if dropped is not None:
-            self._drop_twin(dropped, self.membership.neighbours[peer].link, now)
-        if added is Added.NEW:
-            self.membership.drop_places(peer)
-            self._say_up(link)
-            if victim is not None:  # with room for both, nobody is alone in between
-                self._give_up(victim)
-        # A token of ours comes back over a link that its finder dialled, or goes out on one that
-        # we dialled to take a place; on other links the token is of the other end's walk.
-        if link.outbound == (link.purpose is Purpose.STANDING):
-            self.walks.linked(link.token, link.purpose, now)
+    def _on_join_reply(self, link: Link, message: Message, body: JoinReply, now: float) -> None:
+        if not self.carrier.answered(link, message.in_reply_to, body):
+            self.walks.answered(message.in_reply_to, body, link, now)
 
-    def _drop_twin(self, loser: Link, winner: Link, now: float) -> None:
-        """Close the link that lost, at the right end. The winner opens last where it was dialled:
-        were the other end to close the loser, its word might come before the winner is open."""
-        if winner.outbound:
-            self._out.append(Disconnect(loser.number, CloseReason.DUPLICATE))
-        else:
-            loser.retire(now)
+    def _on_fragment_told(
+        self, link: Link, message: Message, body: FragmentTold, now: float
+    ) -> None:
+        if self.healing.told(link, message.in_reply_to, body, now):
+            self.probing.fragment_told(link, now)
 
     def _can_be_dialled(self) -> bool:
         """Whether an origin that is kept a place could come here. Not if nobody ever came, and
         acceptors that dialled us at what we announce had to have us dial instead."""
         vain = self.walks.counts["dial me"]
         return self._announces() and (self._was_dialled or vain < VAIN_DIAL_BACKS)
-
-    def _give_up(self, link: Link) -> None:
-        """Drop a link for a newcomer, in the same step in which the newcomer takes its place."""
-        if self.membership.remove(link):
-            self._out.append(Disconnect(link.number, CloseReason.SPLIT))
-            self._say_down(link, CloseReason.SPLIT, "", by_us=True)
-
-    def _say_up(self, link: Link) -> None:
-        peer = link.peer
-        assert peer is not None
-        count = len(self.membership)
-        self._out.append(Tell(NeighbourUp(peer, link.remote, count)))
-        if count == 1:
-            self._out.append(Tell(Joined(peer)))
-        others = [n for n in self.membership.neighbours.values() if n.peer != peer]
-        limit = self._config.acquaintances_max
-        chosen = self._rng.sample(others, limit) if len(others) > limit else others
-        records = [record for n in chosen if (record := self._record_of(n.peer, n.link))]
-        if records:
-            self._out.append(Say(link.number, self._new_id(), Acquaintances(records)))
-
-    def _say_down(self, link: Link, reason: CloseReason | None, text: str, *, by_us: bool) -> None:
-        assert link.peer is not None
-        name = reason.name.lower() if reason is not None else "lost"
-        told = f"{name}: {text}" if text else name
-        count = len(self.membership)
-        self._out.append(Tell(NeighbourDown(link.peer, told, by_us, count)))
-        if count == 0 and not self._is_leaving:
-            self._out.append(Tell(Alone()))
-
-    def _record_of(self, peer: PeerId, link: Link) -> bytes:
-        entry = self.book.entries.get(peer)
-        return entry.blob if entry is not None and entry.blob else link.record
 
     def _learn(self, link: Link, now: float) -> None:
         """Note what the greeting tells of the peer's addresses, and that it lives."""
@@ -389,38 +388,41 @@ class Overlay:
         else:
             # Behind the host we see it at, a peer may name any port, but no other host.
             believed = record.addresses_at(link.remote.host)
-            self._out += self.book.heard(record, link.record, believed, "link", now)
+            self._out += self.book.heard(record, link.record, believed, "link", link.remote, now)
+            if not link.outbound:
+                for address in believed:
+                    self._out += self.book.met_at(peer, address, now)
+        if link.purpose is Purpose.PROBE and link.outbound:
+            return  # verified, or seen, only when the test is over
         dialled = link.remote if link.outbound else None
         self._out += self.book.worked(peer, dialled, None, now)
+
+    def _note_parted(self, link: Link, reason: CloseReason | None, now: float) -> None:
+        """A neighbour is gone: note what is known of it, and beware of links that do not hold."""
+        assert link.peer is not None
+        trips = link.round_trips
+        self._out += self.book.parted(link.peer, link.heard_at, trips.mean_s, trips.jitter_s)
+        if reason in _BREACHES and now < link.since + STEADY_S and not self._is_leaving:
+            self.walks.was_in_vain(now)
 
     def _genuine(self, blob: bytes, peer: PeerId) -> PeerRecord | None:
         """The record in a blob if `peer` signed it for this network."""
         try:
-            record = self.book.open(blob, self._signatures)
+            record = self.book.open(blob, self._shared.signatures)
         except InvalidRecord:
             return None
         return record if record.peer == peer else None
 
-    def _on_acquaintances(self, link: Link, body: Acquaintances, now: float) -> None:
-        if link.number in self._acquainted:
-            return
-        self._acquainted.add(link.number)
-        for blob in body.records[: self._config.acquaintances_max]:
-            try:
-                record = self.book.open(blob, self._signatures)
-            except InvalidRecord as error:
-                self._out.append(Disconnect(link.number, CloseReason.PROTOCOL, str(error)))
-                return
-            limit = self._config.addresses_per_peer_max
-            addresses = record.parsed_addresses()[:limit]
-            self._out += self.book.heard(record, blob, addresses, "acquaintance", now)
+    def _owner_of(self, attempt: int) -> Dialler | None:
+        """Whose dial that was; None also for the carrier's, which has more to be told."""
+        return next((d for d in self._diallers if attempt in d.attempts), None)
 
     def _attempt_ended(self, attempt: int, ended: Ended, now: float) -> None:
         if attempt in self.carrier.acceptances:
             was_refused = ended.reason is not None and not ended.by_us
             self.carrier.failed(attempt, was_refused=was_refused, now=now)
-        elif attempt in self.walks.attempts:
-            self.walks.failed(attempt, ended, now)
+        elif (owner := self._owner_of(attempt)) is not None:
+            owner.failed(attempt, ended, now)
 
     def _flush(self) -> list[OverlayEffect]:
         # The list is shared with the machines of this folder, so it is emptied, not replaced.
@@ -429,5 +431,25 @@ class Overlay:
         return out
 
 
-def _plain(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
+_Handler = Callable[[Overlay, Link, Message, Any, float], None]
+
+# What each message is for. `in_reply_to` and `id` go to those that ask and answer.
+_HANDLERS: Final[dict[type[OverlayMessage], _Handler]] = {
+    JoinRequest: lambda o, link, m, body, now: o.carrier.requested(link, m.id, body, now),
+    JoinReply: Overlay._on_join_reply,
+    SplitRequest: lambda o, link, m, body, now: o.carrier.split_requested(link, m.id, body, now),
+    SplitReply: lambda o, link, m, _, now: o.carrier.split_refused(link, m.in_reply_to, now),
+    PeersWanted: lambda o, link, _, body, now: o.exchange.wanted(link, body, now),
+    PeersTold: lambda o, link, _, body, now: o.exchange.told(link, body, now),
+    RecordChanged: lambda o, link, _, body, now: o.exchange.record_changed(link, body, now),
+    FindPeer: lambda o, link, m, body, now: o.finding.asked(link, m.id, body, now),
+    PeerFound: lambda o, link, m, body, now: o.finding.answered(link, m.in_reply_to, body, now),
+    Beacon: lambda o, link, _, body, now: o.beacons.heard(link, body, now),
+    FragmentAsked: lambda o, link, m, body, now: o.healing.asked(link, m.id, body, now),
+    FragmentTold: Overlay._on_fragment_told,
+    VouchAsked: lambda o, link, m, body, now: o.vouching.asked(link, m.id, body, now),
+    VouchTold: lambda o, link, m, body, now: o.vouching.told(link, m.in_reply_to, body, now),
+    PartRequest: lambda o, link, m, _, now: o.trading.asked(link, m.id, now),
+    PartReply: lambda o, link, m, body, now: o.trading.replied(link, m.in_reply_to, body, now),
+    Handover: lambda o, link, _, body, now: o.parting.handed(link, body, now),
+}

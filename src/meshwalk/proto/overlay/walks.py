@@ -10,28 +10,22 @@ and the address book, so that a small fragment whose members all know each other
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from random import Random
 
 import msgspec
 
-from meshwalk.config import OverlayConfig
 from meshwalk.errors import InvalidRecord
 from meshwalk.events import EntryFailed
-from meshwalk.identity.keys import Signatures
 from meshwalk.proto.link import Ended, Link
-from meshwalk.proto.overlay.addressbook import AddressBook
-from meshwalk.proto.overlay.effects import Connect, Disconnect, OverlayEffect, Say, Tell
-from meshwalk.proto.overlay.membership import Membership
-from meshwalk.proto.timers import Timers
+from meshwalk.proto.overlay.effects import Tell
+from meshwalk.proto.overlay.shared import Shared
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import CloseReason, Purpose
 from meshwalk.wire.messages import JoinOutcome, JoinReply, JoinRequest
 from meshwalk.wire.peerid import PeerId
 
 ENTRIES_MAX = 32  # guess: addresses given by a person or a program
+IN_VAIN_MAX = 4  # guess: pauses of some 4 s; a hostile peer could have us wait for no longer
 LATE_MAX = 64  # guess: some seconds' worth of walks that failed
-TOKEN_BITS = 96  # enough that nobody guesses the token of a walk in its five seconds
 
 REFILL = ("overlay", "refill")
 EXPIRY = ("overlay", "walks")
@@ -63,6 +57,8 @@ class Walk(msgspec.Struct):
     split_taken: bool = False
     is_promised: bool = False
     """An acceptor keeps a place, and we have dialled it: once, whatever else is answered."""
+    is_extra: bool = False
+    """It is to bring a link although none is missing."""
 
 
 class Source(msgspec.Struct):
@@ -85,18 +81,7 @@ class Promised(msgspec.Struct):
 class Walks:
     """The walks of one node on its own behalf."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        book: AddressBook,
-        config: OverlayConfig,
-        signatures: Signatures,
-        own_record: Callable[[], bytes],
-        new_id: Callable[[], int],
-        rng: Random,
-        timers: Timers,
-        out: list[OverlayEffect],
-    ) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.entries: list[Entry] = []
         self.walks: dict[bytes, Walk] = {}
         """Under way, by token."""
@@ -106,16 +91,18 @@ class Walks:
         self.failures = 0
         """Rounds in a row that brought nothing."""
         self.counts: Counter[str] = Counter()
-        self._membership = membership
-        self._book = book
-        self._config = config
-        self._signatures = signatures
-        self._own_record = own_record
-        self._new_id = new_id
-        self._rng = rng
-        self._timers = timers
-        self._out = out
+        self._shared = shared
+        self._membership = shared.membership
+        self._book = shared.book
+        self._config = shared.config.overlay
+        self._book_total_max = shared.config.book.total_max
+        self._rng = shared.rng
+        self._timers = shared.timers
+        self._out = shared.out
         self._not_before = float("-inf")
+        self._in_vain = 0
+        """Links in a row that did not hold, for want of a common language."""
+        self._in_vain_until = float("-inf")
         self._is_stopped = False
 
     # Inputs.
@@ -129,6 +116,8 @@ class Walks:
 
     def refill(self, now: float) -> None:
         """Start as many walks as are wanted and allowed now, or set the timer for later."""
+        if not self._membership.missing:
+            self._membership.groups_count = True  # whoever brought the links, walks or others
         if self._is_stopped:
             return
         if any(isinstance(what, Source) for what in self.attempts.values()):
@@ -152,6 +141,28 @@ class Walks:
                 self._ask_neighbours(wanted, now)
             else:
                 self._wait_for_somebody(now)
+
+    def walk_from(self, link: Link, count: int, now: float) -> None:
+        """Walk over this link for more links than are needed, as far as there is room."""
+        for _ in range(count):
+            if self._is_stopped or not self._membership.has_room:
+                return
+            self._start(link, now, is_extra=True)
+
+    def woke(self, now: float) -> None:
+        """Time has passed unseen: all that was put off may be tried now."""
+        self._not_before = float("-inf")
+        self.failures = 0
+        for entry in self.entries:
+            entry.next_try_at = float("-inf")
+        self.refill(now)
+
+    def was_in_vain(self, now: float) -> None:
+        """A link has ended as soon as it opened, since its ends do not understand each other. The
+        next such is not sought at once, or the two would go on as fast as they can dial."""
+        self._in_vain = min(self._in_vain + 1, IN_VAIN_MAX)
+        self._in_vain_until = now + self._pause(self._in_vain)
+        self._not_before = max(self._not_before, self._in_vain_until)
 
     def stop(self) -> None:
         """The node is stopping: look for no more links."""
@@ -201,7 +212,7 @@ class Walks:
             return False
         if reply.outcome is JoinOutcome.DIAL_ME:
             self.counts["dial me"] += 1
-            is_wanted = self._membership.missing or self._is_owed(walk)
+            is_wanted = self._membership.missing or walk.is_extra or self._is_owed(walk)
             if is_wanted and not walk.is_promised:
                 self._dial_acceptor(walk, reply, now)
         elif walk.token in self.walks:
@@ -233,7 +244,7 @@ class Walks:
             for _ in range(wanted):
                 self._start(link, now)
         else:
-            self._out.append(Disconnect(link.number, CloseReason.DONE))
+            self._shared.disconnect(link, CloseReason.DONE)
 
     def failed(self, attempt: int, ended: Ended, now: float) -> None:
         """A dial of ours has failed, or the other end has refused."""
@@ -295,16 +306,15 @@ class Walks:
             if neighbour is not None:
                 self._start(neighbour.link, now)
 
-    def _start(self, link: Link, now: float) -> None:
-        token = self._rng.getrandbits(TOKEN_BITS).to_bytes(TOKEN_BITS // 8, "big")
-        walk = Walk(token, self._new_id(), link, now + self._config.walk_timeout_s)
+    def _start(self, link: Link, now: float, *, is_extra: bool = False) -> None:
+        token = self._shared.new_token()
+        record = self._shared.own_record(link.remote)
+        request = JoinRequest(record, token, "", self._config.forced_hops, self._config.walk_hops)
+        id = self._shared.say(link, request)
+        walk = Walk(token, id, link, now + self._config.walk_timeout_s, is_extra=is_extra)
         self.walks[token] = walk
         self._membership.walks_under_way = len(self.walks)
         self.counts["started"] += 1
-        request = JoinRequest(
-            self._own_record(), token, "", self._config.forced_hops, self._config.walk_hops
-        )
-        self._out.append(Say(link.number, walk.id, request))
         self._set_expiry()
 
     def _dial_somebody(self, now: float) -> bool:
@@ -364,30 +374,32 @@ class Walks:
             self._dial(source, now)
 
     def _dial(self, what: Source | Promised, now: float) -> None:
-        attempt = self._new_id()
-        self.attempts[attempt] = what
         address = what.addresses.pop(0)
         if isinstance(what, Source):
             what.dialled = address
             expected = what.entry.expected if what.entry is not None else what.peer
-            self._out.append(Connect(attempt, address, expected, Purpose.JOIN_REQUEST))
+            attempt = self._shared.dial(address, expected, Purpose.JOIN_REQUEST)
         else:
             token = what.walk.token
-            self._out.append(Connect(attempt, address, what.peer, Purpose.STANDING, token))
+            attempt = self._shared.dial(address, what.peer, Purpose.STANDING, token)
+        self.attempts[attempt] = what
 
     def _dial_acceptor(self, walk: Walk, reply: JoinReply, now: float) -> None:
         try:
-            record = self._book.open(reply.record, self._signatures)
+            record = self._book.open(reply.record, self._shared.signatures)
         except InvalidRecord:
             record = None
-        limit = self._config.addresses_per_peer_max
-        addresses = list(record.parsed_addresses()[:limit]) if record is not None else []
+        addresses = list(self._shared.believed(record, walk.link)) if record is not None else []
         walk.is_promised = True
-        if record is None or not addresses or self._membership.knows(record.peer_id):
+        is_enough = any(map(self._membership.has_enough_of, addresses[:1]))
+        if record is None or is_enough or not addresses or self._membership.knows(record.peer_id):
             self._end(walk)
             self._failed(now)
             return
-        self._out += self._book.heard(record, reply.record, tuple(addresses), "walk", now)
+        heard = self._book.heard(
+            record, reply.record, tuple(addresses), "walk", walk.link.remote, now
+        )
+        self._out += heard
         self._dial(Promised(walk, record.peer_id, addresses), now)
 
     def _entry_failed(self, entry: Entry, ended: Ended, *, is_myself: bool, now: float) -> None:
@@ -416,7 +428,7 @@ class Walks:
         link = walk.link
         is_used = any(w.link is link for w in self.walks.values())
         if link.purpose is Purpose.JOIN_REQUEST and link.is_open and not is_used:
-            self._out.append(Disconnect(link.number, CloseReason.DONE))
+            self._shared.disconnect(link, CloseReason.DONE)
 
     def _keep_late(self, walk: Walk) -> None:
         if len(self.late) >= LATE_MAX:
@@ -426,16 +438,20 @@ class Walks:
 
     def _succeeded(self, now: float) -> None:
         self.failures = 0
-        self._not_before = now
+        if now > self._in_vain_until + self._config.retry_max_s:
+            self._in_vain = 0
+        self._not_before = max(now, self._in_vain_until)
 
     def _failed(self, now: float) -> None:
         if now < self._not_before:
             return  # another walk of a round that has failed already
         self.failures += 1
+        if self.failures >= self._config.group_patience and self._membership.missing:
+            self._membership.groups_count = False
         # Longer and longer, but not before everybody in the book has had a turn: after most of a
         # network has failed at once, what the book has is dead for the most part. Once only, or
         # whoever keeps telling of new peers could keep this node dialling.
-        turns = self._config.book_max // self._config.book_dials
+        turns = self._book_total_max // self._config.book_dials
         is_first_pass = self.failures <= turns and self._book.has_untried(
             now, self._membership.neighbours
         )

@@ -6,8 +6,9 @@ last delivery hop (LDH), the most links that a copy had crossed when a node firs
 patterns are those of iroh-gossip's simulator: one sender, another by chance in each round, all at
 once. One network does all rounds, so that what its machines learn by them shows in later ones.
 
-Nothing here knows how broadcasts travel. Copies are frames that carry a broadcast; all else that is
-sent from the start of a round to its end counts as control, by the machine that it is for.
+Nothing here knows how broadcasts travel. Copies are frames that carry a broadcast; what else is
+sent on the broadcasts' channel counts as control. All frames from the start of a round to its end
+are told apart by the machine that they are for.
 """
 
 from __future__ import annotations
@@ -183,12 +184,11 @@ def summed(rounds: Sequence[Round]) -> Row:
     for one in rounds:
         sent.update(one.sent)
     hops = [hop for one in rounds for hop in one.last_hops.values()]
-    control = sum(count for kind, count in sent.items() if kind not in (COPIES, PINGS))
     return {
         "broadcasts": broadcasts,
         "deliveries": len(delays),
         "copies_per_broadcast": sent[COPIES] / broadcasts,
-        "control_per_broadcast": control / broadcasts,
+        "control_per_broadcast": sent[ABOUT] / broadcasts,
         "pings_per_round": sent[PINGS] / len(rounds),
         "sent": dict(sorted(sent.items())),
         "rmr": redundancy(sent[COPIES], len(delays)),
