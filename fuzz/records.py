@@ -1,4 +1,4 @@
-"""Any blob is a record or InvalidRecord, and only what was signed opens as a signed record.
+"""Any blob is a record or InvalidRecord, and only what was signed opens as a record or beacon.
 
 Run: python fuzz/records.py --seconds 10 --seed 1
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import mutate
 
 from meshwalk.errors import InvalidRecord
-from meshwalk.identity.keys import KeyPair, NodeSignatures, open_record
+from meshwalk.identity.keys import KeyPair, NodeSignatures, open_beacon, open_record
 from meshwalk.wire import records
 
 VECTORS = mutate.vectors("records.json")
@@ -16,11 +16,14 @@ SIGNED = {
     bytes.fromhex(VECTORS[name]["payload"])
     for name in ("peer_record", "peer_record_of_a_later_version")
 }
+SIGNED_BEACON = bytes.fromhex(VECTORS["beacon"]["payload"])
 SAMPLES = [
-    *(bytes.fromhex(VECTORS[name]["payload"]) for name in ("peer_record", "broadcast")),
+    *(bytes.fromhex(VECTORS[name]["payload"]) for name in ("peer_record", "broadcast", "beacon")),
     bytes.fromhex(VECTORS["peer_record"]["blob"]),
     bytes.fromhex(VECTORS["peer_record_of_a_later_version"]["blob"]),
+    bytes.fromhex(VECTORS["beacon"]["blob"]),
     *mutate.inputs("malformed.json", "peer_record"),
+    *mutate.inputs("malformed.json", "beacon"),
 ]
 SIGNATURES = NodeSignatures(
     KeyPair(bytes.fromhex(VECTORS["seed"])), bytes.fromhex(VECTORS["network_id"])
@@ -29,6 +32,7 @@ DECODERS = (
     records.decode_signed,
     records.decode_peer_record,
     records.decode_broadcast_payload,
+    records.decode_beacon_payload,
 )
 
 
@@ -40,6 +44,12 @@ def check(data: bytes) -> None:
         except InvalidRecord:
             continue
         assert decode(records.encode(found)) == found
+    try:
+        open_beacon(data, SIGNATURES)
+    except InvalidRecord:
+        pass
+    else:
+        assert records.decode_signed(data).payload == SIGNED_BEACON
     try:
         record = open_record(data, SIGNATURES)
     except InvalidRecord:

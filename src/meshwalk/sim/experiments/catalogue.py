@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Experiment
-from meshwalk.sim.experiments import broadcast_cost, churn, join_rules, mass_failure, scale
+from meshwalk.sim.experiments import (
+    broadcast_cost,
+    churn,
+    closer,
+    detection,
+    eclipse,
+    healing,
+    join_rules,
+    mass_failure,
+    scale,
+)
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     join_rules.EXPERIMENT,
@@ -14,6 +24,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     broadcast_cost.EXPERIMENT,
     scale.EXPERIMENT,
     churn.EXPERIMENT,
+    detection.EXPERIMENT,
+    closer.EXPERIMENT,
+    healing.EXPERIMENT,
+    eclipse.EXPERIMENT,
 )
 
 ALL = "all"  # instead of names: every one of them
