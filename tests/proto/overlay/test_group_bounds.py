@@ -5,20 +5,13 @@ from __future__ import annotations
 import pytest
 
 from meshwalk.config import BookConfig, Config
-from meshwalk.identity.keys import sign_beacon
 from meshwalk.proto.overlay.effects import Say
-from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.sim.world import World
-from meshwalk.wire.frames import Purpose
 from meshwalk.wire.messages import (
-    FragmentAsked,
-    FragmentOutcome,
-    FragmentTold,
     JoinOutcome,
     JoinReply,
     JoinRequest,
 )
-from meshwalk.wire.records import BeaconPayload
 
 from .bench import Bench, connects, peer_of, record_of, says
 
@@ -52,20 +45,6 @@ def test_an_acceptor_that_is_to_be_dialled() -> None:
     assert [c.expected for c in connects(bench.hear(link, far, to=walk.id))] == [peer_of(5)]
 
 
-def test_a_peer_that_claims_to_be_another_fragment() -> None:
-    """A defect: a tested peer that signed a beacon of its own was dialled whatever its group."""
-    bench, _ = with_enough_of_one_group()
-    bench.overlay.beacons.start(0.0)
-    bench.overlay.tick("beacons", 15.0)  # the time by which it has spoken
-    probe = bench.link(5, Purpose.PROBE)
-    bench.open(probe, 15.0)
-    payload = BeaconPayload(bytes(peer_of(77)), 1, 1)
-    beacon = sign_beacon(payload, CheapSignatures(peer_of(77)))
-    effects = bench.hear(probe, FragmentAsked(beacon, 1000, b"t"), 15.0)
-    (told,) = [s.body for s in says(effects) if isinstance(s.body, FragmentTold)]
-    assert told.outcome is FragmentOutcome.BUSY
-
-
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_a_network_within_few_groups_grows_all_the_same(groups: int) -> None:
     config = Config(book=BookConfig(groups_private=True))
@@ -79,3 +58,23 @@ def test_a_network_within_few_groups_grows_all_the_same(groups: int) -> None:
     least = min(len(node.neighbours) for node in world.nodes)
     assert least >= config.overlay.links_min
     assert max(len(node.neighbours) for node in world.nodes) <= config.overlay.links_max
+
+
+def test_fragments_within_one_group_are_joined() -> None:
+    """A defect: all had links enough of the group that the other fragment was of as well."""
+    world = World(3, encodes=False)
+    for number in range(24):
+        node = world.add(GROUPED)
+        if number:
+            node.join(world.nodes[0])
+        world.run(0.3)
+    world.run(120)
+    half = world.nodes[:12]
+    world.conditions.partition([n.host for n in half], [n.host for n in world.nodes[12:]])
+    world.changed()
+    world.run(200)
+    ours = {node.id for node in half}
+    assert all(set(node.neighbours) <= ours for node in half)
+    world.conditions.rejoin()
+    world.changed()
+    assert world.run_until(lambda: any(set(n.neighbours) - ours for n in half), 120)

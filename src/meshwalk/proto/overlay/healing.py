@@ -188,7 +188,6 @@ class Healing:
         is_busy = now < self._not_before or bool(self.attempts)
         if is_busy or not self._membership.has_healing_place:
             return FragmentOutcome.BUSY
-        # A key for a beacon costs nothing, and so anybody can be of another fragment.
-        if self._membership.has_enough_of(link.remote):
-            return FragmentOutcome.BUSY
+        # A key for a beacon costs nothing, so anybody can be of another fragment: hence so few
+        # places. Address groups do not count, or two fragments within one would never be joined.
         return FragmentOutcome.JOIN_US

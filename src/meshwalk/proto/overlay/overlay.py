@@ -197,7 +197,7 @@ class Overlay:
         if present is not None:
             keeps = self.membership.keeps_present(present.link, link)
             return CloseReason.DUPLICATE if keeps else None
-        if self.membership.has_enough_of(link.remote):
+        if hello.purpose is not Purpose.HEALING and self.membership.has_enough_of(link.remote):
             return CloseReason.FULL
         if hello.purpose is Purpose.HEALING:
             return None if self.membership.has_healing_place else CloseReason.FULL
