@@ -8,12 +8,16 @@ from __future__ import annotations
 import mutate
 
 from meshwalk.errors import MalformedFrame
-from meshwalk.wire import messages
+from meshwalk.wire import gossip, messages
 from meshwalk.wire.content import decode_body
 from meshwalk.wire.frames import ContentType
 
 KINDS = ("overlay", "broadcast", "refusal")
-DECODERS = (messages.decode_overlay, messages.decode_broadcast, messages.decode_refusal)
+CODECS = (
+    (messages.decode_overlay, messages.encode),
+    (gossip.decode_gossip, gossip.encode_gossip),
+    (messages.decode_refusal, messages.encode),
+)
 
 SAMPLES = [sample for kind in KINDS for sample in mutate.inputs("messages.json", kind)]
 SAMPLES += [sample for kind in KINDS for sample in mutate.inputs("malformed.json", kind)]
@@ -22,17 +26,33 @@ SAMPLES += [b'{"a":[1,2.5,true,null,"\\u00e9"]}', b"\x82\xa1a\x01\xa1b\x92\xc0\x
 
 def check(data: bytes) -> None:
     """The invariant."""
-    for decode in DECODERS:
+    for decode, encode in CODECS:
         try:
             found = decode(data)
         except MalformedFrame:
             continue
-        assert decode(messages.encode(found)) == found
+        assert decode(encode(found)) == found
+        check_ranges(found)
     for content in ContentType:
         try:
             decode_body(content, data)
         except MalformedFrame:
             continue
+
+
+def check_ranges(found: object) -> None:
+    if isinstance(found, gossip.Have):
+        every = [held.ranges for held in found.held]
+    else:
+        every = [found.ranges] if isinstance(found, gossip.Want | gossip.Gone) else []
+    for ranges in every:
+        try:
+            pairs = gossip.pairs_of(ranges)
+        except MalformedFrame:
+            continue
+        flat = [end for pair in pairs for end in pair]
+        assert flat == ranges == sorted(ranges)
+        assert flat[0] > 0
 
 
 if __name__ == "__main__":

@@ -18,12 +18,16 @@ SIGNED = {
 }
 SIGNED_BEACON = bytes.fromhex(VECTORS["beacon"]["payload"])
 SAMPLES = [
-    *(bytes.fromhex(VECTORS[name]["payload"]) for name in ("peer_record", "broadcast", "beacon")),
+    *(
+        bytes.fromhex(VECTORS[name]["payload"])
+        for name in ("peer_record", "broadcast", "broadcast_bundle", "beacon")
+    ),
     bytes.fromhex(VECTORS["peer_record"]["blob"]),
     bytes.fromhex(VECTORS["peer_record_of_a_later_version"]["blob"]),
     bytes.fromhex(VECTORS["beacon"]["blob"]),
     *mutate.inputs("malformed.json", "peer_record"),
     *mutate.inputs("malformed.json", "beacon"),
+    *mutate.inputs("malformed.json", "broadcast_payload"),
 ]
 SIGNATURES = NodeSignatures(
     KeyPair(bytes.fromhex(VECTORS["seed"])), bytes.fromhex(VECTORS["network_id"])
@@ -32,6 +36,7 @@ DECODERS = (
     records.decode_signed,
     records.decode_peer_record,
     records.decode_broadcast_payload,
+    records.decode_broadcast_head,
     records.decode_beacon_payload,
 )
 
@@ -44,6 +49,10 @@ def check(data: bytes) -> None:
         except InvalidRecord:
             continue
         assert decode(records.encode(found)) == found
+        if isinstance(found, records.BroadcastPayload):
+            head = records.decode_broadcast_head(data)
+            named = (found.origin, found.epoch, found.sequence, found.sent_at_ms)
+            assert (head.origin, head.epoch, head.sequence, head.sent_at_ms) == named
     try:
         open_beacon(data, SIGNATURES)
     except InvalidRecord:

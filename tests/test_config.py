@@ -9,17 +9,24 @@ import pytest
 from meshwalk import Config, InvalidArgument
 from meshwalk.config import (
     BookConfig,
+    BroadcastConfig,
     ConnectionConfig,
     ConversationConfig,
     DetectionConfig,
     ExchangeConfig,
     HealingConfig,
+    HistoryConfig,
+    IntakeConfig,
     OverlayConfig,
     PacingConfig,
     ProbingConfig,
     ReachConfig,
+    StemConfig,
     TradingConfig,
+    TreeConfig,
+    TrustConfig,
 )
+from meshwalk.wire.frames import STEM_HOPS_MAX
 
 OVERLAY = [
     OverlayConfig,
@@ -31,8 +38,12 @@ OVERLAY = [
     HealingConfig,
 ]
 
+SPREADING = [TreeConfig, HistoryConfig, IntakeConfig, TrustConfig, StemConfig]
 
-@pytest.mark.parametrize("kind", [ConversationConfig, PacingConfig, ReachConfig, *OVERLAY])
+
+@pytest.mark.parametrize(
+    "kind", [ConversationConfig, PacingConfig, ReachConfig, *OVERLAY, *SPREADING]
+)
 def test_nothing_is_negative_and_bounds_let_something_through(kind: Any) -> None:
     kind()
     for name in kind.__struct_fields__:
@@ -93,6 +104,33 @@ def test_relations_between_settings_are_checked(wrong: dict[str, int]) -> None:
 def test_relations_between_settings_of_the_overlay(kind: Any, wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidArgument):
         kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (BroadcastConfig, {"body_bytes_max": 1 << 20}),
+        (BroadcastConfig, {"bundle_bytes_max": 1 << 20}),
+        (BroadcastConfig, {"remembered_s": 60.0}),
+        (TreeConfig, {"better_ratio": 0.0}),
+        (TreeConfig, {"better_ratio": 1.0}),
+        (TreeConfig, {"fetch_wait_least_s": 2.0}),
+        (TrustConfig, {"limit": 0.0}),
+        (StemConfig, {"leave_chance": 0.0}),
+        (StemConfig, {"leave_chance": 1.1}),
+        (StemConfig, {"hops": STEM_HOPS_MAX + 1}),
+    ],
+)
+def test_relations_between_settings_of_broadcasts(kind: Any, wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument):
+        kind(**wrong)
+
+
+def test_what_is_kept_for_others_is_not_too_old_for_them() -> None:
+    young = BroadcastConfig(age_max_s=60.0)
+    with pytest.raises(InvalidArgument):
+        Config(broadcast=young)
+    Config(broadcast=young, history=HistoryConfig(age_s=60.0))
 
 
 def test_places_for_healing_are_counted_among_the_connections() -> None:

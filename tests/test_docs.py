@@ -88,6 +88,28 @@ def test_limits_in_the_overlays_document_are_those_of_the_configuration() -> Non
     assert found > 30
 
 
+UNITS = {"KiB": 2**10, "MiB": 2**20, "MB/s": 10**6}
+
+
+def test_limits_in_the_broadcasts_document_are_those_of_the_configuration() -> None:
+    """A cell of defaults ends with the values of the row's fields, in order."""
+    text = (ROOT / "docs" / "broadcast.md").read_text().partition("## Limits\n")[2]
+    found = 0
+    for row in re.findall(r"^\| (?!Limit |---)(?:.*) \|$", text, re.MULTILINE):
+        _, names, default, _ = (cell.strip() for cell in row.strip("|").split(" | "))
+        section = ""
+        fields = re.findall(r"`([\w.]+)`", names)
+        values = re.findall(r"(\d[\d,.]*) ?([KM]iB|MB/s)?", default)
+        assert len(values) == len(fields) + names.count("the protocol"), row
+        for field, (value, unit) in zip(fields, values[names.count("the protocol") :], strict=True):
+            section = field.partition(".")[0] if "." in field else section
+            path = field if "." in field else f"{section}.{field}"
+            number = float(value.replace(",", "")) * UNITS.get(unit, 1)
+            assert number == attrgetter(path)(Config()), path
+            found += 1
+    assert found > 30
+
+
 def test_counts_in_the_overlays_document_exist() -> None:
     text = (ROOT / "docs" / "overlay.md").read_text()
     named = set(re.findall(r"\*Seen in\* `(\w+)`", text))

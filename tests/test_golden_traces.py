@@ -72,6 +72,13 @@ def test_each_machine_acts_in_its_trace(name: str, counts: str, outcomes: set[st
     assert outcomes <= found.keys()
 
 
+def test_broadcasts_are_pushed_and_fetched_in_theirs() -> None:
+    last = replayed("broadcast").last
+    assert last is not None
+    did = last.node.statistics().broadcast.keys()
+    assert {"prunes", "grafts", "asked for", "sent on request"} <= did
+
+
 def test_a_change_is_told_with_what_was_and_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "RECORDS_PER_MESSAGE_MAX", 1)
     said = SCRIPT.parting_of((FOLDER / "exchange.jsonl.gz").read_bytes())

@@ -10,16 +10,22 @@ import re
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from meshwalk.config import Config
 from meshwalk.errors import InvalidArgument, InvalidRecord, MalformedFrame
 from meshwalk.identity.keys import KeyPair, NodeSignatures, open_beacon, open_record, verify
 from meshwalk.identity.network import Network
+from meshwalk.proto.broadcast.accepting import GAP_NUMBERS_MAX
+from meshwalk.proto.broadcast.origins import GAPS_PER_ORIGIN_MAX
+from meshwalk.proto.broadcast.trust import Offence
+from meshwalk.proto.broadcast.work import is_worked
 from meshwalk.proto.overlay.sketch import member_hash
-from meshwalk.wire import frames, messages, records
+from meshwalk.wire import frames, gossip, messages, records
 from meshwalk.wire.address import DEFAULT_PORT, Address, Invite
 from meshwalk.wire.codec import FrameReader, encode_frame
 from meshwalk.wire.peerid import PeerId
@@ -39,6 +45,8 @@ def plain(value: Any) -> Any:
         return {"hex": value.hex()}
     if isinstance(value, list):
         return [plain(item) for item in value]
+    if isinstance(value, msgspec.Struct):
+        return [plain(getattr(value, name)) for name in value.__struct_fields__]
     if isinstance(value, int) and not isinstance(value, bool) and value > 2**53:
         return str(int(value))
     return value
@@ -52,6 +60,17 @@ def check(vector: Any, found: msgspec.Struct) -> None:
     assert type(found).__name__ == vector["type"]
     assert found.__struct_config__.tag == vector.get("tag")
     assert fields(found) == list(vector["fields"].items())
+
+
+def read_gossip(body: bytes) -> gossip.GossipMessage:
+    """A message about broadcasts, its ranges checked."""
+    message = gossip.decode_gossip(body)
+    if isinstance(message, gossip.Want | gossip.Gone):
+        gossip.pairs_of(message.ranges)
+    if isinstance(message, gossip.Have):
+        for held in message.held:
+            gossip.pairs_of(held.ranges)
+    return message
 
 
 def test_files_are_what_the_script_writes() -> None:
@@ -82,18 +101,36 @@ def test_all_frames_in_one_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "decode"),
+    ("channel", "decode", "encode"),
     [
-        ("overlay", messages.decode_overlay),
-        ("broadcast", messages.decode_broadcast),
-        ("refusal", messages.decode_refusal),
+        ("overlay", messages.decode_overlay, messages.encode),
+        ("broadcast", read_gossip, gossip.encode_gossip),
+        ("refusal", messages.decode_refusal, messages.encode),
     ],
 )
-def test_messages(channel: str, decode: Callable[[bytes], Any]) -> None:
+def test_messages(
+    channel: str, decode: Callable[[bytes], Any], encode: Callable[[Any], bytes]
+) -> None:
     for vector in load("messages.json")[channel]:
         body = decode(bytes.fromhex(vector["hex"]))
         check(vector, body)
-        assert messages.encode(body).hex() == vector["hex"]
+        assert encode(body).hex() == vector["hex"]
+
+
+def test_copies_of_broadcasts_are_signed() -> None:
+    """What the vectors carry is itself as it would be in a network."""
+    vectors = load("records.json")
+    signatures = NodeSignatures(KeyPair(bytes(32)), bytes.fromhex(vectors["network_id"]))
+    found = 0
+    for vector in load("messages.json")["broadcast"]:
+        message = read_gossip(bytes.fromhex(vector["hex"]))
+        if isinstance(message, gossip.Broadcast | gossip.Stem):
+            found += 1
+            payload = records.decode_broadcast_payload(message.payload)
+            assert signatures.verify(
+                Domain.BROADCAST, payload.origin, message.signature, message.payload
+            )
+    assert found > 2
 
 
 def test_every_kind_of_frame_and_message_has_a_vector() -> None:
@@ -101,6 +138,8 @@ def test_every_kind_of_frame_and_message_has_a_vector() -> None:
     assert kinds == {kind.__name__ for kind in get_args(frames.Frame)}
     overlay = {vector["type"] for vector in load("messages.json")["overlay"]}
     assert overlay == {kind.__name__ for kind in get_args(messages.OverlayMessage)}
+    broadcast = {vector["type"] for vector in load("messages.json")["broadcast"]}
+    assert broadcast == {kind.__name__ for kind in get_args(gossip.GossipMessage)}
 
 
 def test_signed_things() -> None:
@@ -111,6 +150,7 @@ def test_signed_things() -> None:
     for name, domain, decode in (
         ("peer_record", Domain.PEER_RECORD, records.decode_peer_record),
         ("broadcast", Domain.BROADCAST, records.decode_broadcast_payload),
+        ("broadcast_bundle", Domain.BROADCAST, records.decode_broadcast_payload),
         ("beacon", Domain.BEACON, records.decode_beacon_payload),
     ):
         vector = vectors[name]
@@ -147,6 +187,29 @@ def test_hashes_of_members() -> None:
         found = hashlib.blake2b(peer, digest_size=8, key=salt).digest()  # spelt out here, too
         assert int(vector["hash"]) == int.from_bytes(found, "big")
         assert int(vector["hash"]) == member_hash(peer, salt)
+
+
+def test_proofs_of_work() -> None:
+    for vector in load("records.json")["work"]:
+        payload, number = bytes.fromhex(vector["payload"]), vector["number"]
+        difficulty, trials = vector["difficulty"], vector["trials"]
+        assert trials == difficulty * (len(payload) + 1024)
+        digest = hashlib.blake2b(payload, digest_size=32).digest()  # spelt out here, too
+        found = hashlib.blake2b(number.to_bytes(8, "big") + digest, digest_size=8).digest()
+        assert int.from_bytes(found, "big") <= (2**64 - 1) // trials
+        assert is_worked(payload, number, difficulty)
+        assert not any(is_worked(payload, less, difficulty) for less in range(number))
+
+
+def test_digests_of_minutes() -> None:
+    vector, digest = load("records.json")["digest"], 0
+    for named in vector["broadcasts"]:
+        name = bytes.fromhex(named["origin"])
+        for number in (named["epoch"], named["sequence"]):
+            name += int(number).to_bytes(8, "big")
+        found = hashlib.blake2b(name, digest_size=8).digest()  # spelt out here, too
+        digest ^= int.from_bytes(found, "big")
+    assert int(vector["digest"]) == digest
 
 
 def test_network_keys() -> None:
@@ -195,7 +258,8 @@ def test_malformed_inputs() -> None:
     parsers: dict[str, tuple[Callable[[bytes], Any], type[Exception]]] = {
         "frames": (lambda data: FrameReader().feed(data), MalformedFrame),
         "overlay": (messages.decode_overlay, MalformedFrame),
-        "broadcast": (messages.decode_broadcast, MalformedFrame),
+        "broadcast": (read_gossip, MalformedFrame),
+        "broadcast_payload": (records.decode_broadcast_payload, InvalidRecord),
         "refusal": (messages.decode_refusal, MalformedFrame),
         "peer_record": (lambda data: open_record(data, signatures), InvalidRecord),
         "beacon": (lambda data: open_beacon(data, signatures), InvalidRecord),
@@ -213,11 +277,14 @@ PAGE = (ROOT / "docs" / "protocol.md").read_text()
 STRUCTS: list[type[msgspec.Struct]] = [
     *get_args(frames.Frame),
     *get_args(messages.OverlayMessage),
-    messages.Broadcast,
+    *get_args(gossip.GossipMessage),
+    gossip.Held,
+    gossip.HopSeen,
     messages.Refusal,
     records.Signed,
     PeerRecord,
     BroadcastPayload,
+    records.BroadcastMessage,
     BeaconPayload,
 ]
 ENUMS: list[type[enum.IntEnum]] = [
@@ -256,11 +323,14 @@ def test_the_page_has_a_row_for_every_number(numbers: type[enum.IntEnum]) -> Non
         assert f"\n| {member.name} | {member.value} |" in table
 
 
-def test_the_page_has_a_row_for_every_mark() -> None:
-    marks = {name: value for name, value in vars(frames).items() if name.startswith("MARK_")}
+@pytest.mark.parametrize(
+    ("module", "prefix"), [(frames, "MARK_"), (gossip, "MARK_"), (records, "ASKS_")]
+)
+def test_the_page_has_a_row_for_every_mark(module: ModuleType, prefix: str) -> None:
+    marks = {name: value for name, value in vars(module).items() if name.startswith(prefix)}
     assert marks
     for name, value in marks.items():
-        assert f"\n| {name.removeprefix('MARK_')} | {value} |" in PAGE
+        assert f"\n| {name.removeprefix(prefix)} | {value} |" in PAGE
 
 
 def test_the_page_has_the_numbers_that_both_ends_count_with() -> None:
@@ -271,3 +341,63 @@ def test_the_page_has_the_numbers_that_both_ends_count_with() -> None:
         frames.PART_COST_BYTES,
     ):
         assert f"{number:,} bytes" in PAGE
+
+
+def test_the_page_has_the_limits_of_broadcasts() -> None:
+    """Rows of the table of limits, by how they begin, with numbers of the settings."""
+    config, rows = Config(), PAGE.partition("## Limits\n")[2].splitlines()
+    broadcast, tree, history, intake = (
+        config.broadcast,
+        config.tree,
+        config.history,
+        config.intake,
+    )
+    limits: dict[str, list[float]] = {
+        "payload of a broadcast": [gossip.PAYLOAD_BYTES_MAX],
+        "body of a message in a broadcast": [broadcast.body_bytes_max],
+        "messages in a broadcast": [records.BUNDLE_MESSAGES_MAX],
+        "ranges in a message": [gossip.RANGES_MAX, gossip.HAVE_ENTRIES_MAX],
+        "digests in a HistoryWanted": [gossip.DIGESTS_MAX],
+        "hops in a Receipt": [gossip.HOPS_SEEN_MAX, frames.STEM_HOPS_MAX],
+        "age of a broadcast": [broadcast.age_max_s, broadcast.clock_skew_max_s],
+        "broadcasts over one link": [
+            intake.link_burst_bytes,
+            intake.link_bytes_per_s,
+            intake.cost_bytes,
+        ],
+        "broadcasts of one origin": [intake.origin_burst_bytes, intake.origin_bytes_per_s],
+        "signatures of broadcasts": [intake.checks_per_turn, intake.turn_s * 1000],
+        "copies of one neighbour": [intake.waiting_max, intake.waiting_bytes_max],
+        "numbers of one origin": [broadcast.window],
+        "gaps in numbers": [GAPS_PER_ORIGIN_MAX, broadcast.gaps_max],
+        "numbers of a gap": [GAP_NUMBERS_MAX],
+        "origins remembered": [broadcast.origins_max],
+        "origins never heard of": [intake.newcomers_burst, intake.newcomers_per_s],
+        "origins with branches": [tree.own_trees_max],
+        "broadcasts that wait": [broadcast.order_held_max, broadcast.order_held_bytes_max],
+        "time that they wait": [broadcast.order_wait_s],
+        "neighbours remembered that have": [tree.announcers_max],
+        "numbers that one neighbour has yet": [tree.announced_max],
+        "numbers missing": [tree.missing_max, tree.missing_per_peer_max],
+        "numbers asked of one": [tree.fetch_numbers_max],
+        "numbers that one neighbour has asked": [tree.serve_numbers_max],
+        "broadcasts kept": [history.count_max, history.bytes_max, history.age_s],
+        "HistoryWanted": [history.asks_burst, 1 / history.asks_per_s],
+        "broadcasts that receipts": [broadcast.receipts_max],
+        "broadcasts in the stem": [config.stem.held_max],
+        "peers that something": [config.trust.peers_max],
+    }
+    for begin, numbers in limits.items():
+        (row,) = [row for row in rows if row.startswith(f"| {begin}")]
+        for number in numbers:
+            text = "one" if number == 1 else f"{number:,.0f}"
+            assert re.search(rf"(?<![\d,]){text}(?![\d,]\d)", row), (begin, text)
+
+
+def test_the_page_has_the_weights_of_offences() -> None:
+    trust = Config().trust
+    for offence in Offence:
+        weight = getattr(trust, offence.name.lower())
+        assert f"\n| {offence.name} | {weight:g} |" in PAGE
+    assert f"At {trust.limit:g} (default) its link" in PAGE
+    assert f"forgiven in {trust.half_life_s:g} s (default)" in PAGE

@@ -43,6 +43,7 @@ from meshwalk.events import (
     LinkResumed,
     LinkStalled,
     MessagesDropped,
+    MessagesMissed,
     NeighbourDown,
     NeighbourUp,
     StoreFailed,
@@ -50,9 +51,11 @@ from meshwalk.events import (
 from meshwalk.net.conversation import Conversation, ConversationName, Said
 from meshwalk.net.handlers import Request
 from meshwalk.net.loop import run
-from meshwalk.net.node import Node, Statistics
+from meshwalk.net.node import Node
 from meshwalk.net.peers import PeerInfo
+from meshwalk.net.statistics import Statistics
 from meshwalk.net.subscription import Subscription
+from meshwalk.net.tracing import Trace, TraceHop
 from meshwalk.version import __version__
 from meshwalk.wire.address import Address, Invite
 from meshwalk.wire.content import Json
@@ -90,6 +93,7 @@ __all__ = [
     "LinkResumed",
     "LinkStalled",
     "MessagesDropped",
+    "MessagesMissed",
     "NeighbourDown",
     "NeighbourUp",
     "StoreFailed",
@@ -115,6 +119,8 @@ __all__ = [
     "StoreInUse",
     "TimedOut",
     "TooBig",
+    "Trace",
+    "TraceHop",
     "Unreachable",
     "__version__",
 ]

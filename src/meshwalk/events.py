@@ -159,6 +159,17 @@ class MessagesDropped(msgspec.Struct, frozen=True, tag=True):
         return f"{self.count} messages dropped: {self.why}"
 
 
+class MessagesMissed(msgspec.Struct, frozen=True, tag=True):
+    """Broadcasts of `peer` that were sent and will not come: nobody had them any more."""
+
+    peer: PeerId
+    count: int
+
+    def __str__(self) -> str:
+        what = f"{self.count:,} broadcast{'' if self.count == 1 else 's'}"
+        return f"{what} of {self.peer.short} could not be had any more"
+
+
 class StoreFailed(msgspec.Struct, frozen=True, tag=True):
     """Something could not be written to the store. The node goes on without it."""
 
@@ -181,6 +192,7 @@ Event: TypeAlias = (
     | LinkResumed
     | CreditExhausted
     | MessagesDropped
+    | MessagesMissed
     | StoreFailed
 )
 

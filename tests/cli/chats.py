@@ -17,9 +17,16 @@ from pathlib import Path
 from meshwalk.cli.chat import chat
 from meshwalk.cli.options import NodeOptions
 from meshwalk.net.loop import run
+given = {"room": "", "difficulty": "0"}
+while sys.argv[1].startswith("--"):
+    name, _, value = sys.argv.pop(1).removeprefix("--").partition("=")
+    given[name] = value
+room, difficulty = given["room"], int(given["difficulty"])
 folder, secret, *entry = sys.argv[1:]
-options = NodeOptions(Path(folder), "127.0.0.1:0", secret=secret.encode())
-sys.exit(run(chat(options, entry[0] if entry else None)))
+options = NodeOptions(
+    Path(folder), "127.0.0.1:0", secret=secret.encode(), difficulty=difficulty
+)
+sys.exit(run(chat(options, entry[0] if entry else None, room)))
 """
 # Gives up joining early, for the test of that.
 IMPATIENT = """

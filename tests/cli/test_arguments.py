@@ -38,6 +38,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
             "invite",
             "ping",
             "join",
+            "trace",
             "stop",
         ):
             assert f"\n  {name} " in out
@@ -49,8 +50,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("chat", "--data --listen --network --secret-file"),
-        ("up", "--data --listen --network --secret-file --quiet"),
+        ("chat", "--data --listen --network --secret-file --room --difficulty"),
+        ("up", "--data --listen --network --secret-file --quiet --difficulty"),
         ("demo", "--nodes --kill --json --seed"),
         ("status", "--data --json"),
         ("peers", "--data --json"),
@@ -58,6 +59,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         ("invite", "--data --json"),
         ("ping", "--data --json --count"),
         ("join", "--data --json --timeout"),
+        ("trace", "--data --network --secret-file --join --timeout --json --difficulty"),
         ("stop", "--data"),
         ("version", ""),
     ],
@@ -86,6 +88,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("join", "Missing argument 'ENTRY'"),
         ("join a b", "unexpected extra argument"),
         ("join a --timeout -1", "'--timeout'"),
+        ("trace --timeout 0", "'--timeout'"),
+        ("trace --join h:99999", "port"),
+        ("up --difficulty -1 a:1", "'--difficulty'"),
         ("demo --kill half", "40 or 40%"),
         ("demo --kill 101", "40 or 40%"),
         ("demo --kill -5%", "40 or 40%"),

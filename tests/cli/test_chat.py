@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwalk.cli.chat_commands import HELP, SLASH_COMMANDS, Connect, Plain, Say, Unknown, parse
+from meshwalk.cli.chat_commands import (
+    HELP,
+    SLASH_COMMANDS,
+    Connect,
+    Enter,
+    Leave,
+    Plain,
+    Say,
+    Unknown,
+    parse,
+)
 from meshwalk.cli.chat_news import PAUSE_S, News
 from meshwalk.cli.chat_pipes import LineSplitter
 from meshwalk.errors import TooBig
@@ -52,6 +62,15 @@ HERE = Address("127.0.0.1", 1)
         ("connect the red wire", Say("connect the red wire")),
         ("Connect 192.0.2.7:1", Connect("192.0.2.7:1")),
         ("/peers", Plain.PEERS),
+        ("/join cats", Enter("cats")),
+        ("/JOIN #Cats", Enter("Cats")),
+        ("/join", Enter("")),
+        ("/join #", Enter("")),
+        ("/leave", Leave(None)),
+        ("/leave cats", Leave("cats")),
+        ("/leave #", Leave("")),
+        ("/rooms", Plain.ROOMS),
+        ("/history", Plain.HISTORY),
         ("/WHO", Plain.WHO),
         ("/invite ", Plain.INVITE),
         ("/verbose", Plain.VERBOSE),
@@ -69,7 +88,20 @@ def test_what_a_line_means(line: str, command: object) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["/", "/nonsense", "/connect a b", "/peers now", "/ etc", "connect meshwalk://x@y:1/z now"],
+    [
+        "/",
+        "/nonsense",
+        "/connect a b",
+        "/peers now",
+        "/ etc",
+        "connect meshwalk://x@y:1/z now",
+        "/join two words",
+        "/leave two words",
+        f"/join {'x' * 256}",
+        "/join meshwalk:trace",
+        "/join \udcff",
+        "/rooms now",
+    ],
 )
 def test_what_looks_like_a_command_is_not_sent(line: str) -> None:
     assert isinstance(parse(line), Unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ from meshwalk.net.node import Node
 
 
 async def started(
-    folder: Path, *entry: str, secret: str = "", program: str = PROGRAM
+    folder: Path, *entry: str, secret: str = "", program: str = PROGRAM, room: str = ""
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         program,
+        f"--room={room}",
         str(folder),
         secret,
         *entry,
@@ -82,12 +84,13 @@ async def test_a_script_learns_that_a_line_was_not_sent(tmp_path: Path) -> None:
 @pytest.mark.processes
 async def test_what_strangers_write_is_safe_in_a_pipe(tmp_path: Path) -> None:
     async with friend() as node:
-        process = await started(tmp_path, entry_of(node))
+        room = "\x1b[1mtopic"
+        process = await started(tmp_path, entry_of(node), room=room)
         await line_with(process.stderr, b"joined")
-        await node.broadcast(HOSTILE, topic="\x1b[1mtopic")
-        await node.broadcast(b"\x1b\x00")
-        await node.broadcast({"\x1b": ["\x9b"]})
-        await node.broadcast("z" * 5000)
+        await node.broadcast(HOSTILE, topic=room)
+        await node.broadcast(b"\x1b\x00", topic=room)
+        await node.broadcast({"\x1b": ["\x9b"]}, topic=room)
+        await node.broadcast("z" * 5000, topic=room)
         line = await line_with(process.stdout, b"mark")
         assert line.decode() == (
             f"{node.id.short} [␛[1mtopic] -> "
@@ -126,6 +129,41 @@ async def test_three_programs_hear_each_other(tmp_path: Path) -> None:
     for process in (first, second, third):
         assert process.stderr is not None
         assert b"Traceback" not in await process.stderr.read()
+
+
+@pytest.mark.processes
+async def test_rooms_are_apart(tmp_path: Path) -> None:
+    async with friend() as node, node.messages() as heard, asyncio.timeout(DEADLINE_S):
+        process = await started(tmp_path, entry_of(node), room="cats")
+        assert process.stdin is not None
+        await line_with(process.stderr, b"joined")
+        await node.broadcast("not for them")
+        await node.broadcast("meow", topic="cats")
+        assert b"[cats] -> meow" in await line_with(process.stdout, b"->")
+        process.stdin.write(b"purr\n/join #dogs\nwoof\n/rooms\n")
+        said = [await anext(heard) for _ in range(2)]
+        assert [(each.topic, each.body) for each in said] == [("cats", "purr"), ("dogs", "woof")]
+        assert b"joined  #cats: 1 message" in await line_with(process.stdout, b"#cats")
+        assert b"here    #dogs: nothing yet" in await line_with(process.stdout, b"#dogs")
+        assert b"the main room: 1 message" in await line_with(process.stdout, b"the main room")
+        process.stdin.write(b"/leave cats\n/history\n")
+        await line_with(process.stderr, b"nothing is kept of the last hour in #dogs")
+        await node.broadcast("not for them either", topic="cats")
+        await node.broadcast("bark", topic="dogs")
+        assert b"[dogs] -> bark" in await line_with(process.stdout, b"->")
+        process.stdin.write(b"/join cats\n/history\n")
+        assert re.match(rb"\d\d:\d\d .*-> meow", await line_with(process.stdout, b"->"))
+        assert b"-> not for them either" in await line_with(process.stdout, b"->")
+        process.stdin.close()
+        assert await process.wait() == 0
+
+
+@pytest.mark.processes
+async def test_a_room_that_cannot_be(tmp_path: Path) -> None:
+    process = await started(tmp_path, room="x" * 256)
+    out, err = await process.communicate(b"")
+    assert (process.returncode, out) == (2, b"")
+    assert_one_problem(err)
 
 
 @pytest.mark.processes

@@ -25,7 +25,7 @@ from meshwalk.events import NeighbourDown
 class PseudoTerminal:
     """A chat in a terminal of 100 columns, and all that it has drawn."""
 
-    def __init__(self, folder: Path, *entry: str) -> None:
+    def __init__(self, folder: Path, *entry: str, difficulty: int = 0) -> None:
         self.drawn = b""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
@@ -34,7 +34,10 @@ class PseudoTerminal:
         # A terminal that does not answer where the cursor is; there is no other end here.
         environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), "", *entry],
+            [
+                *(sys.executable, "-c", PROGRAM, f"--difficulty={difficulty}"),
+                *(str(folder), "", *entry),
+            ],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -92,8 +95,8 @@ class PseudoTerminal:
 def terminal(tmp_path: Path) -> Iterator[Callable[..., PseudoTerminal]]:
     opened: list[PseudoTerminal] = []
 
-    def open_one(*entry: str) -> PseudoTerminal:
-        opened.append(PseudoTerminal(tmp_path / str(len(opened)), *entry))
+    def open_one(*entry: str, **options: int) -> PseudoTerminal:
+        opened.append(PseudoTerminal(tmp_path / str(len(opened)), *entry, **options))
         return opened[-1]
 
     yield open_one
@@ -124,13 +127,66 @@ async def test_no_stranger_commands_the_terminal(terminal: Callable[..., PseudoT
     async with friend() as node:
         screen = terminal(entry_of(node))
         at = await screen.shows("joined")
-        await node.broadcast(HOSTILE, topic="\x1b]2;topic\x07")
-        await screen.shows("mark", at)
+        await node.broadcast(HOSTILE)
+        at = await screen.shows("mark", at)
+        room = "\x1b]2;topic\x07"
+        await node.broadcast(HOSTILE, topic=room)
+        await node.broadcast("after it")
+        at = await screen.shows("after it", at)
+        screen.type("/rooms\r")
+        at = await screen.shows("#␛]2;topic␇: 1 message", at)
+        screen.type("/join \udcffroom\r")
+        at = await screen.shows("no room can have this name", at)
         screen.type("\x04")
         assert await screen.ends() == 0
     for part in ("\x1b]", "\x07", "\x1b[2J", "\x9b35m", "\u202e"):
         assert part.encode() not in screen.drawn
     assert "␛]0;owned␇␛[2J".encode() in screen.drawn
+
+
+@pytest.mark.processes
+async def test_a_room_shows_where_one_is_and_what_was_said_before(
+    terminal: Callable[..., PseudoTerminal],
+) -> None:
+    async with friend() as node, node.messages() as heard, asyncio.timeout(DEADLINE_S):
+        await node.broadcast("from before you came")
+        screen = terminal(entry_of(node))
+        at = await screen.shows("from before you came")
+        await node.broadcast("meow", topic="cats")
+        await node.broadcast("to all")
+        at = await screen.shows("to all", at)  # so it has the one before, too
+        screen.type("/rooms\r")
+        at = await screen.shows("#cats: 1 message", at)
+        assert b"meow" not in screen.drawn
+        screen.type("/join cats\r")
+        at = await screen.shows("1 line of the last hour in #cats", at)
+        at = await screen.shows("meow", at)
+        at = await screen.shows("#cats>", at)
+        screen.type("purr\r")
+        at = await screen.shows("purr", at)
+        assert b"[cats]" in screen.drawn
+        message = await anext(heard)
+        assert (message.topic, message.body) == ("cats", "purr")
+        screen.type("/leave\r")
+        await screen.shows("left #cats; you are in the main room", at)
+        screen.type("/leave\r")
+        await screen.shows("the only room you are in", at)
+        screen.type("quit\r")
+        assert await screen.ends() == 0
+
+
+@pytest.mark.processes
+async def test_a_proof_of_work_shows_how_far_it_is(terminal: Callable[..., PseudoTerminal]) -> None:
+    async with friend() as node:
+        screen = terminal(entry_of(node), difficulty=10**9)
+        at = await screen.shows("joined")
+        screen.type("costly\rhalf a li")
+        at = await screen.shows("proving work", at)
+        at = await screen.shows("trials; ", at)
+        await screen.shows("half a li", at)
+        screen.type("\x15quit\r")
+        await screen.shows("not sent: 1 line without proof of work yet", at)
+        assert await screen.ends() == 0
 
 
 @pytest.mark.processes

@@ -25,7 +25,7 @@ import pytest
 ANY_PORT = ("--listen", "127.0.0.1:0")
 JSON_KEYS = {
     "id", "short", "version", "pid", "network", "is_open", "data", "uptime_s", "listen",
-    "addresses", "invite", "neighbours", "peers", "messages_dropped", "statistics",
+    "addresses", "invite", "neighbours", "peers", "messages_dropped", "statistics", "difficulty",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from gossip_words import gossip_body
 
 import meshwalk
 from meshwalk.config import Config
@@ -38,9 +39,9 @@ from meshwalk.wire.frames import (
     Pong,
     Purpose,
 )
+from meshwalk.wire.gossip import encode_gossip
 from meshwalk.wire.messages import (
     Beacon,
-    Broadcast,
     FindPeer,
     FragmentAsked,
     FragmentOutcome,
@@ -313,9 +314,8 @@ def overlay_body(rng: Random) -> OverlayMessage:
 
 def body(rng: Random) -> bytes:
     """A body for one of the node's own machines."""
-    hops = rng.randrange(65)
     choices = [encode(overlay_body(rng))] * 8
-    choices.append(encode(Broadcast(rng.randbytes(rng.randrange(300)), rng.randbytes(64), hops)))
+    choices += [encode_gossip(gossip_body(rng)) for _ in range(4)]
     choices.append(rng.randbytes(rng.randrange(300)))
     return rng.choice(choices)
 

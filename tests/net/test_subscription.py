@@ -78,6 +78,35 @@ async def test_a_loop_that_is_left_early_leaves_no_queue_behind() -> None:
     assert subscribers.put(2) is None
 
 
+async def test_readers_that_are_gone_are_let_go_of_without_a_new_one() -> None:
+    subscribers: Subscribers[int] = Subscribers()
+    kept = subscribers.subscribe(10)
+    for _ in range(5):
+        subscribers.subscribe(10)
+    gc.collect()
+    assert subscribers.put(1) is None
+    assert len(subscribers._readers) == len(subscribers) == 1
+    assert kept.get_nowait() == 1
+
+
+async def test_garbage_in_another_thread_never_loses_a_reader() -> None:
+    subscribers: Subscribers[int] = Subscribers()
+
+    class Circle:
+        def __init__(self) -> None:
+            self.me, self.reader = self, subscribers.subscribe(10)
+
+    gc.disable()
+    try:
+        Circle()
+        before = subscribers._readers
+        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+        assert subscribers._readers is before, "only the loop changes it"
+    finally:
+        gc.enable()
+    assert len(subscribers) == 0
+
+
 async def test_every_reader_gets_everything_and_a_full_one_is_named() -> None:
     subscribers: Subscribers[int] = Subscribers()
     wide, narrow = subscribers.subscribe(10), subscribers.subscribe(1)

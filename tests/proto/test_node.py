@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from meshwalk.config import BroadcastConfig, Config
+from meshwalk.config import Config
 from meshwalk.errors import Closed, InvalidArgument, NotANeighbour, TooBig
 from meshwalk.events import LinkResumed, LinkStalled
 from meshwalk.identity.keys import open_record, sign_record
@@ -27,9 +27,7 @@ from meshwalk.proto.effects import (
     Unanswered,
     Why,
 )
-from meshwalk.proto.gossip import Flood, Gossip
 from meshwalk.proto.node import NodeCore
-from meshwalk.proto.timers import Timers
 from meshwalk.sim.node import UNIX_START_S
 from meshwalk.sim.signatures import CheapSignatures
 from meshwalk.wire.address import Address
@@ -46,9 +44,12 @@ from meshwalk.wire.frames import (
     Pong,
     Purpose,
 )
+from meshwalk.wire.gossip import Broadcast, Graft, decode_gossip, encode_gossip
 from meshwalk.wire.messages import JoinOutcome, JoinReply, RefusalCode, encode
 from meshwalk.wire.peerid import PeerId
 from meshwalk.wire.records import PeerRecord
+
+from .broadcast.scene import copy_of, payload_of
 
 REMOTE = Address("10.0.0.2", 55555)
 
@@ -70,6 +71,10 @@ def hello(purpose: Purpose, token: bytes = b"", number: int = 1) -> Hello:
 
 def frames(effects: list[Effect], link: int) -> list[Frame]:
     return [e.frame for e in effects if isinstance(e, Send) and e.link == link]
+
+
+def messages(effects: list[Effect], link: int) -> list[Message]:
+    return [frame for frame in frames(effects, link) if isinstance(frame, Message)]
 
 
 class Bench:
@@ -111,12 +116,8 @@ def application(body: bytes = b"x", **more: bool) -> Message:
 
 
 def broadcast(number: int = 5) -> Message:
-    origin = Gossip(
-        CheapSignatures(peer_of(number)), BroadcastConfig(), Timers(), UNIX_START_S, 0.0
-    )
-    _, (flood,) = origin.publish("", ContentType.BYTES, b"x", 0.0)
-    assert isinstance(flood, Flood)
-    return Message(1, 0, Channel.BROADCAST, flood.body)
+    copy = copy_of(payload_of(number), number)
+    return Message(1, 0, Channel.BROADCAST, encode_gossip(copy))
 
 
 @pytest.mark.parametrize("purpose", [Purpose.STANDING, Purpose.JOIN_ACCEPT, Purpose.JOIN_SPLIT])
@@ -148,8 +149,17 @@ def test_broadcasts_are_for_neighbours(purpose: Purpose) -> None:
 def test_broadcast_goes_on_to_all_but_the_sender() -> None:
     bench = Bench()
     links = [bench.neighbour(n) for n in (1, 2, 3)]
+    graft = Message(1, 0, Channel.BROADCAST, encode_gossip(Graft()))
+    for link in links:
+        bench.core.receive(link, [graft], 0.0)
     effects = bench.core.receive(links[0], [broadcast(), broadcast()], 0.0)
-    assert [e.link for e in effects if isinstance(e, Send)] == links[1:]
+    copies = [
+        link
+        for link in links
+        for message in messages(effects, link)
+        if isinstance(decode_gossip(message.body), Broadcast)
+    ]
+    assert copies == links[1:]
     assert sum(isinstance(e, Deliver) for e in effects) == 1
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from meshwalk.config import Config, OverlayConfig
 from meshwalk.errors import InvalidArgument, MeshwalkError
+from meshwalk.proto.effects import KeepBroadcast
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.bookentry import BookEntry, Table
 from meshwalk.proto.recording import (
@@ -71,10 +72,19 @@ FRAMES = [
     Close(77, "bye"),
 ]
 SAID = {"type": "t", "content": ContentType.BYTES, "body": b"1", "now": 2.0}
+
+
+def plain() -> NodeCore:
+    return NodeCore(CheapSignatures(ME), CONFIG, Random(SEED), 0.5, 1.7e9, "me")
+
+
+KEPT = KeepBroadcast(bytes(PEER), 2**63, 5, 1_700_000_000_000, b"\x00\xff", b"\xff" * 64, 2**64 - 1)
+DRAFT = plain().draft("t", ContentType.TEXT, b"x", 1.75)
+PRIVATE = plain().draft("t", ContentType.BYTES, b"x", 1.75, 0, b"\x07" * 32)
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("hosts", {"hosts": ("10.0.0.1", "fd00::1"), "now": 1.0}),
     ("listening", {"addresses": (Address("::", 1), THERE), "now": 1.0}),
-    ("start", {"known": [KNOWN], "now": 1.1}),
+    ("start", {"known": [KNOWN], "now": 1.1, "broadcasts": [KEPT]}),
     ("join", {"address": THERE, "expected": PEER, "now": 1.2}),
     ("join", {"address": Address("name.example", 1), "expected": None, "now": 1.2}),
     ("admit", {"remote": THERE, "now": 1.25}),
@@ -90,7 +100,15 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("calendar_set", {"unix_offset_s": 1.7e9 + 0.1, "now": 1.65}),
     ("woke", {"now": 1.65}),
     ("tick", {"now": 1.7}),
-    ("broadcast", {"topic": "t", "content": ContentType.TEXT, "body": b"\xc3\xa9", "now": 1.8}),
+    # Before the broadcast: afterwards another has gone out since it was drafted.
+    ("broadcast_draft", {"payload": DRAFT, "work": 2**63, "now": 1.8}),
+    ("broadcast_draft", {"payload": PRIVATE, "work": 0, "now": 1.8, "signature": bytes(64)}),
+    ("broadcast", {"topic": "t", "content": ContentType.TEXT, "body": b"\xc3\xa9", "now": 1.9}),
+    ("broadcast", {"topic": "", "content": ContentType.TEXT, "body": b"", "now": 1.9, "asks": 3}),
+    ("catch_up", {"since_ms": 2**53, "now": 1.9}),
+    ("catch_up", {"since_ms": 0, "now": 1.9}),
+    ("pause_broadcasts", {"now": 1.9}),
+    ("resume_broadcasts", {"now": 1.9}),
     ("abandon", {"request": 5}),
     ("reply", {"peer": PEER, "request": 9, "content": ContentType.BYTES, "body": b"", "now": 2.0}),
     ("refuse", {"peer": PEER, "request": 9, "code": 3, "text": "no", "now": 2.0}),
@@ -130,10 +148,6 @@ def recorded(config: Config = CONFIG) -> tuple[NodeCore, list[Line]]:
         CheapSignatures(ME), config, SEED, 0.5, 1.7e9, "me", write=write, node="10.0.0.1"
     )
     return core, lines
-
-
-def plain() -> NodeCore:
-    return NodeCore(CheapSignatures(ME), CONFIG, Random(SEED), 0.5, 1.7e9, "me")
 
 
 def copies(values: dict[str, Any]) -> dict[str, Any]:
@@ -221,8 +235,11 @@ def test_results_beside_effects_are_written() -> None:
     number = core.admit(THERE, 1.0)
     assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(str(number).encode()))
     sequence, _ = core.broadcast("", ContentType.BYTES, b"", 1.0)
-    assert isinstance(lines[-2], Signed)
-    assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(str(sequence).encode()))
+    signed, returned, kept = lines[-3:]
+    assert isinstance(signed, Signed)
+    assert returned == Returned(node="10.0.0.1", value=msgspec.Raw(str(sequence).encode()))
+    assert isinstance(kept, Output)
+    assert kept.name == "KeepBroadcast"
     assert core.ping(999, 1.0) is None
     assert lines[-1] == Returned(node="10.0.0.1", value=msgspec.Raw(b"null"))
     core.resumed(1)

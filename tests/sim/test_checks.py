@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from meshwalk.config import BroadcastConfig, Config, HistoryConfig
 from meshwalk.events import Delivery, NeighbourUp
 from meshwalk.proto.effects import Answered, Ask, Happened, Unanswered, Why
 from meshwalk.proto.overlay.membership import Place
@@ -129,6 +130,21 @@ def test_broadcasts_out_of_order(scene: Scene) -> None:
     assert scene.texts == []
     scene.broadcast(b"run 5", 5)
     assert scene.texts == ["number 5 of a sender came after 6"]
+
+
+def test_the_order_of_a_sender_begins_anew_once_it_may_have_been_forgotten(scene: Scene) -> None:
+    scene.checks.counts_late = False
+    scene.b.config = Config(
+        broadcast=BroadcastConfig(remembered_s=60.0, age_max_s=60.0, order_wait_s=1.0),
+        history=HistoryConfig(age_s=60.0),
+    )
+    for number in (4, 6, 8):
+        scene.checks.broadcast(scene.a, b"run %d" % number)
+    scene.broadcast(b"run 4", 4)
+    scene.world.run(61)
+    scene.broadcast(b"run 8", 8)
+    scene.broadcast(b"run 6", 6)
+    assert scene.texts == []
 
 
 def test_order_where_it_is_not_expected_and_of_another_life(scene: Scene) -> None:
@@ -315,7 +331,7 @@ def own_walk(scene: Scene) -> None:
 
 
 def held_broadcast(scene: Scene) -> None:
-    scene.a.core.gossip._ordering._held = 1
+    scene.a.core.gossip.ordering._held = 1
 
 
 def lost_pipe(scene: Scene) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshwalk.config import BroadcastConfig, Config
+from meshwalk.config import BroadcastConfig, Config, HistoryConfig
 from meshwalk.events import NeighbourDown, NeighbourUp
 from meshwalk.proto.effects import ForgetPeer
 from meshwalk.sim.latency import Constant
@@ -194,7 +194,10 @@ def test_a_long_sleep_is_noticed_by_the_others_and_mended_afterwards() -> None:
 
 def test_a_broadcast_that_is_too_old_by_the_calendar_is_refused_after_a_sleep() -> None:
     """A machine that did not learn of the calendar would take its own time for the world's."""
-    young = Config(broadcast=BroadcastConfig(age_max_s=5.0, remembered_s=300.0))
+    young = Config(
+        broadcast=BroadcastConfig(age_max_s=5.0, remembered_s=300.0),
+        history=HistoryConfig(age_s=5.0),
+    )
     scene = Scene(2, young)
     world, b = scene.world, scene.b
     world.sleep(b)

@@ -9,11 +9,10 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from meshwalk.config import Config, OverlayConfig, RequestConfig
-from meshwalk.events import Delivery
+from meshwalk.config import BroadcastConfig, Config, HistoryConfig, OverlayConfig, RequestConfig
+from meshwalk.proto.broadcast.origins import Origins
 from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.effects import Deliver, Effect
-from meshwalk.proto.gossip import Gossip
 from meshwalk.proto.node import NodeCore
 from meshwalk.proto.overlay.beacons import Beacons
 from meshwalk.proto.overlay.healing import Healing
@@ -24,10 +23,12 @@ from meshwalk.sim.node import SimNode
 from meshwalk.sim.plan import Fault, Kind, NodePlan, Plan, Step
 from meshwalk.sim.storm import Storm
 from meshwalk.wire.frames import Frame
-from meshwalk.wire.records import BroadcastPayload
 
 CONFIG = Config(
-    overlay=OverlayConfig(links_min=2, links_max=4), requests=RequestConfig(timeout_s=1.0)
+    overlay=OverlayConfig(links_min=2, links_max=4),
+    requests=RequestConfig(timeout_s=1.0),
+    broadcast=BroadcastConfig(remembered_s=300.0, age_max_s=300.0),
+    history=HistoryConfig(age_s=300.0),
 )
 
 
@@ -392,15 +393,7 @@ def test_a_request_that_does_not_end_in_time_is_found(monkeypatch: pytest.Monkey
 
 
 def test_senders_that_are_never_forgotten_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    note = Gossip._note
-
-    def keeping(gossip: Gossip, payload: BroadcastPayload, now: float) -> list[Delivery]:
-        before = dict(gossip._seen)
-        told = note(gossip, payload, now)
-        gossip._seen = {**before, **gossip._seen}
-        return told
-
-    monkeypatch.setattr(Gossip, "_note", keeping)
+    monkeypatch.setattr(Origins, "_forget_one", lambda *_: None)
     assert "senders, and one has spoken" in texts(Storm(plan(rate=1.0)))
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from meshwalk.wire.frames import (
     SHORT_TEXT_CHARACTERS_MAX,
+    STEM_HOPS_MAX,
     Channel,
     Close,
     ContentType,
@@ -20,12 +21,26 @@ from meshwalk.wire.frames import (
     Pong,
     Purpose,
 )
+from meshwalk.wire.gossip import (
+    DIGESTS_MAX,
+    Broadcast,
+    Gone,
+    GossipMessage,
+    Graft,
+    Have,
+    Held,
+    HistoryWanted,
+    HopSeen,
+    Prune,
+    Receipt,
+    Stem,
+    Want,
+)
 from meshwalk.wire.messages import (
     HOPS_MAX,
     RECORDS_PER_MESSAGE_MAX,
     SKETCH_MAX,
     Beacon,
-    Broadcast,
     FindPeer,
     FragmentAsked,
     FragmentOutcome,
@@ -48,7 +63,14 @@ from meshwalk.wire.messages import (
     VouchOutcome,
     VouchTold,
 )
-from meshwalk.wire.records import BeaconPayload, BroadcastPayload, PeerRecord, Signed
+from meshwalk.wire.records import (
+    NUMBER_MAX,
+    BeaconPayload,
+    BroadcastMessage,
+    BroadcastPayload,
+    PeerRecord,
+    Signed,
+)
 
 u64 = st.integers(0, 2**64 - 1)
 short_text = st.text(max_size=SHORT_TEXT_CHARACTERS_MAX)
@@ -101,13 +123,48 @@ overlay_messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(PartReply, st.booleans()),
     st.builds(Handover, record_bytes, token, st.booleans()),
 )
-broadcasts = st.builds(Broadcast, body, signature, hops)
+ranges = st.lists(st.integers(1, 2**16) | st.integers(1, NUMBER_MAX), min_size=2, max_size=20)
+"""Not all of them ascend: whoever reads them checks that."""
+numbers = st.integers(1, NUMBER_MAX)
+scopes = st.just(b"") | key
+gossip_messages: st.SearchStrategy[GossipMessage] = st.one_of(
+    st.builds(Broadcast, body, signature, hops, u64, u64, u64),
+    st.builds(
+        Have, st.lists(st.builds(Held, key, u64, ranges, hops, u64), max_size=4), st.booleans()
+    ),
+    st.builds(Want, key, u64, ranges),
+    st.builds(Gone, key, u64, ranges),
+    st.builds(Graft, scopes),
+    st.builds(Prune, scopes),
+    st.builds(HistoryWanted, u64, st.lists(u64, max_size=DIGESTS_MAX)),
+    st.builds(
+        Receipt,
+        key,
+        u64,
+        numbers,
+        u64,
+        st.lists(st.builds(HopSeen, key, key, hops, u64, u64, st.booleans()), max_size=3),
+        st.booleans(),
+    ),
+    st.builds(Stem, body, signature, u64, st.none() | st.integers(0, STEM_HOPS_MAX)),
+)
 refusals = st.builds(Refusal, u64, short_text)
 peer_records = st.builds(PeerRecord, key, u64, st.lists(short_text, max_size=8))
 signed_blobs = st.builds(Signed, body, signature)
 beacon_payloads = st.builds(BeaconPayload, key, u64, u64)
 broadcast_payloads = st.builds(
-    BroadcastPayload, key, u64, u64, u64, short_text, st.sampled_from(ContentType), body
+    BroadcastPayload,
+    key,
+    u64,
+    numbers,
+    u64,
+    numbers,
+    st.lists(
+        st.builds(BroadcastMessage, body, st.sampled_from(ContentType), short_text),
+        min_size=1,
+        max_size=4,
+    ),
+    u64,
 )
 
 _scalars = (
@@ -140,11 +197,12 @@ def _damaged(draw: st.DrawFn) -> bytes:
     valid = st.one_of(
         frames,
         overlay_messages,
-        broadcasts,
+        gossip_messages,
         refusals,
         peer_records,
         signed_blobs,
         beacon_payloads,
+        broadcast_payloads,
     ).map(msgspec.msgpack.encode)
     data = bytearray(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
@@ -177,6 +235,7 @@ HOSTILE = {
     "bytes of 4 billion": b"\xc6\xff\xff\xff\xff",
     "text of 4 billion": b"\x92\x04\xdb\xff\xff\xff\xff",
     "list of 4 billion in a field": b"\x93\x08\x00\xdd\xff\xff\xff\xff",
+    "list of 4 billion structs in a field": b"\x92\x02\xdd\xff\xff\xff\xff",
     "list of 4 billion integers": b"\x94\x0a\xc4\x00\xdd\xff\xff\xff\xff",
     "list of 4 billion in place of the tag": b"\x92\xdd\xff\xff\xff\xff\x05",
     "extension of 4 billion": b"\xc9\xff\xff\xff\xff\x01",

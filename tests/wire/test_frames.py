@@ -192,8 +192,9 @@ def test_numbers_of_the_enums_are_as_published() -> None:
     assert [reason.name for reason in sorted(CloseReason)] == [
         *("DONE", "LEAVING", "DUPLICATE", "SELF", "FULL", "UNINVITED", "VERSION"),
         *("MALFORMED", "PROTOCOL", "IDLE", "SLOW", "SPLIT", "RATE", "TRADED"),
+        "DISTRUSTED",
     ]
-    assert sorted(CloseReason) == list(range(14))
+    assert sorted(CloseReason) == list(range(15))
     assert [purpose.name for purpose in sorted(Purpose)] == [
         *("STANDING", "JOIN_REQUEST", "JOIN_ACCEPT", "JOIN_SPLIT", "PROBE", "CONVERSATION"),
         *("CLOSER", "HEALING", "HANDOVER", "RETURNING"),

@@ -1,4 +1,4 @@
-"""Bodies of overlay messages, broadcasts and refusals."""
+"""Bodies of overlay messages and refusals. Those about broadcasts: test_gossip.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from meshwalk.wire.messages import (
     RECORDS_PER_MESSAGE_MAX,
     SKETCH_MAX,
     Beacon,
-    Broadcast,
     FindPeer,
     FragmentAsked,
     FragmentOutcome,
@@ -38,16 +37,15 @@ from meshwalk.wire.messages import (
     VouchAsked,
     VouchOutcome,
     VouchTold,
-    decode_broadcast,
     decode_overlay,
     decode_refusal,
     encode,
 )
 
-from .strategies import HOSTILE, NOT_UTF8, any_bytes, broadcasts, overlay_messages, refusals
+from .strategies import HOSTILE, NOT_UTF8, any_bytes, overlay_messages, refusals
 
-DECODERS: list[Callable[[bytes], Any]] = [decode_overlay, decode_broadcast, decode_refusal]
-SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Broadcast | Refusal]] = [
+DECODERS: list[Callable[[bytes], Any]] = [decode_overlay, decode_refusal]
+SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Refusal]] = [
     (decode_overlay, JoinRequest(b"record", b"token", "192.0.2.1", 3, 10)),
     (decode_overlay, JoinReply(JoinOutcome.DIAL_ME, 4, b"record")),
     (decode_overlay, SplitRequest(b"record", b"token", "")),
@@ -65,7 +63,6 @@ SAMPLES: list[tuple[Callable[[bytes], Any], OverlayMessage | Broadcast | Refusal
     (decode_overlay, PartRequest()),
     (decode_overlay, PartReply(is_granted=True)),
     (decode_overlay, Handover(b"record", b"token", dials=True)),
-    (decode_broadcast, Broadcast(b"payload", bytes(64), 2)),
     (decode_refusal, Refusal(RefusalCode.BUSY, "later")),
 ]
 
@@ -76,7 +73,7 @@ def overlay(value: Any) -> OverlayMessage:
 
 @pytest.mark.parametrize(("decode", "sample"), SAMPLES)
 def test_whole_cut_and_with_junk_after(
-    decode: Callable[[bytes], Any], sample: OverlayMessage | Broadcast | Refusal
+    decode: Callable[[bytes], Any], sample: OverlayMessage | Refusal
 ) -> None:
     body = encode(sample)
     assert decode(body) == sample
@@ -90,11 +87,6 @@ def test_whole_cut_and_with_junk_after(
 @given(overlay_messages)
 def test_overlay_round_trip(message: OverlayMessage) -> None:
     assert decode_overlay(encode(message)) == message
-
-
-@given(broadcasts)
-def test_broadcast_round_trip(broadcast: Broadcast) -> None:
-    assert decode_broadcast(encode(broadcast)) == broadcast
 
 
 @given(refusals)
@@ -146,8 +138,6 @@ def test_hops_are_bounded(hops: Any) -> None:
         overlay([6, bytes(32), hops])
     with pytest.raises(MalformedFrame):
         overlay([7, b"", hops])
-    with pytest.raises(MalformedFrame):
-        decode_broadcast(msgspec.msgpack.encode([1, b"", bytes(64), hops]))
 
 
 def test_bounds() -> None:
@@ -209,12 +199,6 @@ def test_bounds() -> None:
             overlay(value)
 
 
-@pytest.mark.parametrize("length", [0, 63, 65])
-def test_signature_of_a_broadcast_has_64_bytes(length: int) -> None:
-    with pytest.raises(MalformedFrame):
-        decode_broadcast(msgspec.msgpack.encode([1, b"", bytes(length), 0]))
-
-
 def test_unknown_refusal_codes_are_read() -> None:
     assert decode_refusal(msgspec.msgpack.encode([1, 999])) == Refusal(999)
 
@@ -253,7 +237,7 @@ def test_numbers_of_the_enums_are_as_published() -> None:
 
 def test_every_message_is_among_the_samples() -> None:
     sampled = {type(sample) for _, sample in SAMPLES}
-    assert sampled == {*get_args(OverlayMessage), Broadcast, Refusal}
+    assert sampled == {*get_args(OverlayMessage), Refusal}
 
 
 def test_whoever_knows_nothing_need_name_no_position() -> None:

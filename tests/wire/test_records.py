@@ -23,15 +23,21 @@ from meshwalk.identity.keys import (
     verify,
 )
 from meshwalk.wire.address import Address
+from meshwalk.wire.frames import ContentType
 from meshwalk.wire.records import (
+    BUNDLE_MESSAGES_MAX,
+    NUMBER_MAX,
     RECORD_BYTES_MAX,
     BeaconPayload,
+    BroadcastHead,
+    BroadcastMessage,
     BroadcastPayload,
     Domain,
     PeerRecord,
     Signed,
     bytes_to_sign,
     decode_beacon_payload,
+    decode_broadcast_head,
     decode_broadcast_payload,
     decode_peer_record,
     decode_signed,
@@ -52,6 +58,7 @@ DECODERS: list[Callable[[bytes], Any]] = [
     decode_signed,
     decode_peer_record,
     decode_broadcast_payload,
+    decode_broadcast_head,
     decode_beacon_payload,
 ]
 OPENERS: list[Callable[[bytes, Signatures], Any]] = [open_record, open_beacon]
@@ -74,7 +81,11 @@ def test_signed_round_trip(signed: Signed) -> None:
 
 @given(broadcast_payloads)
 def test_broadcast_payload_round_trip(payload: BroadcastPayload) -> None:
-    assert decode_broadcast_payload(encode(payload)) == payload
+    blob = encode(payload)
+    assert decode_broadcast_payload(blob) == payload
+    assert decode_broadcast_head(blob) == BroadcastHead(
+        payload.origin, payload.epoch, payload.sequence, payload.sent_at_ms
+    )
 
 
 @given(beacon_payloads)
@@ -229,6 +240,111 @@ def test_signatures_of_other_things_are_none_of_a_beacon() -> None:
             open_beacon(encode(Signed(payload, SIGNATURES.sign(domain, payload))), SIGNATURES)
     with pytest.raises(InvalidRecord):
         open_beacon(sign_record(RECORD, SIGNATURES), SIGNATURES)
+
+
+# What a broadcast's origin signs.
+
+MESSAGE = [b"body", 1, "news"]
+
+
+def bundle(count: int) -> list[Any]:
+    """The elements of a payload with so many messages."""
+    return [bytes(32), 7, 1, 9, 1, [MESSAGE] * count]
+
+
+def test_a_bundle_has_1_to_512_messages() -> None:
+    for count in (1, BUNDLE_MESSAGES_MAX):
+        payload = decode_broadcast_payload(msgspec.msgpack.encode(bundle(count)))
+        assert payload.messages == [BroadcastMessage(b"body", ContentType.TEXT, "news")] * count
+        assert payload.asks == 0
+    for count in (0, BUNDLE_MESSAGES_MAX + 1):
+        with pytest.raises(InvalidRecord):
+            decode_broadcast_payload(msgspec.msgpack.encode(bundle(count)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [bytes(31), *bundle(1)[1:]],
+        [bytes(33), *bundle(1)[1:]],
+        [bytes(32), -1, 1, 9, 1, [MESSAGE]],
+        [bytes(32), 1.0, 1, 9, 1, [MESSAGE]],
+        [bytes(32), 7, 0, 9, 1, [MESSAGE]],
+        [bytes(32), 7, NUMBER_MAX + 1, 9, 1, [MESSAGE]],
+        [bytes(32), 7, 1, -9, 1, [MESSAGE]],
+        [bytes(32), 7, 1, 9, 0, [MESSAGE]],
+        [bytes(32), 7, 1, 9, NUMBER_MAX + 1, [MESSAGE]],
+        [bytes(32), 7, 1, 9, 1, MESSAGE],
+        [bytes(32), 7, 1, 9, 1, [[b"body"]]],
+        [bytes(32), 7, 1, 9, 1, [["body", 1]]],
+        [bytes(32), 7, 1, 9, 1, [[b"body", 4]]],
+        [bytes(32), 7, 1, 9, 1, [[b"body", 1, "a" * 266]]],
+        [bytes(32), 7, 1, 9, 1, [MESSAGE], -1],
+        [bytes(32), 7, 1, 9, 1],
+        [bytes(32), 7, 1, 9],
+        [],
+    ],
+)
+def test_bounds_of_a_broadcast_payload(value: list[Any]) -> None:
+    with pytest.raises(InvalidRecord):
+        decode_broadcast_payload(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_head_must_be_whole(count: int) -> None:
+    with pytest.raises(InvalidRecord):
+        decode_broadcast_head(msgspec.msgpack.encode(bundle(1)[:count]))
+
+
+def test_a_head_is_read_though_the_rest_cannot() -> None:
+    head = BroadcastHead(bytes(32), 7, 1, 9)
+    for rest in ([], [-1, "no list"], [1, [MESSAGE] * (BUNDLE_MESSAGES_MAX + 1)]):
+        blob = msgspec.msgpack.encode([*bundle(1)[:4], *rest])
+        assert decode_broadcast_head(blob) == head
+        with pytest.raises(InvalidRecord):
+            decode_broadcast_payload(blob)
+
+
+@given(any_bytes)
+def test_what_is_read_as_a_payload_has_the_same_head(blob: bytes) -> None:
+    """Else a node could be made to note one number and deliver another."""
+    try:
+        payload = decode_broadcast_payload(blob)
+    except InvalidRecord:
+        return
+    assert decode_broadcast_head(blob) == BroadcastHead(
+        payload.origin, payload.epoch, payload.sequence, payload.sent_at_ms
+    )
+
+
+@pytest.mark.parametrize("decode", [decode_broadcast_head, decode_broadcast_payload])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\x91" * 200_000,
+        b"\x81\xa1a" * 100_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xc1",
+        b"",
+    ],
+    ids=["deep array", "deep map", "list of 4 billion", "bytes of 4 billion", "opcode", "cut"],
+)
+def test_hostile_messages_behind_a_good_head(decode: Callable[[bytes], Any], rest: bytes) -> None:
+    head = msgspec.msgpack.encode(bundle(1)[:4])
+    with pytest.raises(InvalidRecord):
+        decode(b"\x96" + head[1:] + b"\x01" + rest)
+
+
+def test_numbers_leave_room_to_count_on() -> None:
+    """What is added to the number of a hostile origin must still fit the wire, and a database."""
+    value = [bytes(32), 2**64 - 1, NUMBER_MAX, 2**64 - 1, NUMBER_MAX, [MESSAGE], 2**64 - 1]
+    payload = decode_broadcast_payload(msgspec.msgpack.encode(value))
+    assert payload.first + BUNDLE_MESSAGES_MAX < 2**64
+    assert decode_broadcast_payload(encode(payload)) == payload
+
+
+# Addresses in records.
 
 
 def test_addresses_that_cannot_be_dialled_are_left_out() -> None:

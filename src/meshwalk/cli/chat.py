@@ -21,7 +21,7 @@ from meshwalk.net.node import Node
 _SIGNALS: Final = {"SIGINT": 130, "SIGTERM": 0, "SIGHUP": 0}
 
 
-async def chat(options: NodeOptions, entry: str | None) -> int:
+async def chat(options: NodeOptions, entry: str | None, room: str = "") -> int:
     """Run a node and chat until the input ends, a command, or a signal: the exit status.
 
     0: left as asked, and every line was handed on. 1: the node could not start or join, or some
@@ -32,7 +32,8 @@ async def chat(options: NodeOptions, entry: str | None) -> int:
     async with _screen(ending) as screen:
         try:
             async with _node(options, screen) as node:
-                return await _converse(node, screen, entry, bool(options.secret), ending)
+                session = Session(node, screen, bool(options.secret), room)
+                return await _converse(session, entry, ending)
         except MeshwalkError as error:
             await screen.problem(error_line(error))
             return failure_status(error)
@@ -52,10 +53,7 @@ class _Ending:
             self.task.cancel()
 
 
-async def _converse(
-    node: Node, screen: Screen, entry: str | None, has_secret: bool, ending: _Ending
-) -> int:
-    session = Session(node, screen, has_secret)
+async def _converse(session: Session, entry: str | None, ending: _Ending) -> int:
     async with asyncio.TaskGroup() as group:
         shown = [
             group.create_task(session.show_messages()),
@@ -81,7 +79,7 @@ async def _node(options: NodeOptions, screen: Screen) -> AsyncIterator[Node]:
         if options.data != default_data_folder():
             raise
         # A second terminal is enough to see a network; it cannot be the same peer twice.
-        node = Node(network=options.network, secret=options.secret, listen=options.listen)
+        node = make_node(options, is_passing=True)
         await node.start()
         await screen.news("another program is using your identity; this chat has a passing one")
     try:

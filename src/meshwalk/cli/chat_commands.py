@@ -7,6 +7,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from meshwalk.cli.chat_rooms import MAIN, is_possible, room_of
+
 
 class Say(msgspec.Struct, frozen=True):
     """Send this to everyone."""
@@ -20,6 +22,18 @@ class Connect(msgspec.Struct, frozen=True):
     entry: str | None
 
 
+class Enter(msgspec.Struct, frozen=True):
+    """Go to a room, and show what is written there."""
+
+    room: str
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """Show no more of a room; None: of the one where one is."""
+
+    room: str | None
+
+
 class Unknown(msgspec.Struct, frozen=True):
     """Not to be sent: it looks like a command. `why` tells the user."""
 
@@ -31,6 +45,8 @@ class Plain(Enum):
 
     NOTHING = auto()
     """An empty line."""
+    ROOMS = auto()
+    HISTORY = auto()
     PEERS = auto()
     WHO = auto()
     INVITE = auto()
@@ -39,12 +55,16 @@ class Plain(Enum):
     QUIT = auto()
 
 
-Command: TypeAlias = Say | Connect | Unknown | Plain
+Command: TypeAlias = Say | Connect | Enter | Leave | Unknown | Plain
 
 HELP: Final = """\
-Type a line and press Enter: everyone in the network gets it.
+Type a line and press Enter: everyone gets it who is in the same room.
   connect               join through this machine's first node, 127.0.0.1:55555
   connect ADDRESS       join through HOST:PORT or an invite
+  /join ROOM            go to a room, which need not exist; alone: the main room
+  /leave                hear no more of this room; or of another: /leave ROOM
+  /rooms                rooms you are in, and where others have written lately
+  /history              what was written here in the last hour, as far as it is kept
   /peers                neighbours: where they are, how fast, since when
   /who                  you, your neighbours, and who has spoken lately
   /invite               what to give to others so that they can join
@@ -54,6 +74,8 @@ Type a line and press Enter: everyone in the network gets it.
   //text                send a line that begins with a slash"""
 
 _PLAIN: Final = {
+    "/rooms": Plain.ROOMS,
+    "/history": Plain.HISTORY,
     "/peers": Plain.PEERS,
     "/who": Plain.WHO,
     "/invite": Plain.INVITE,
@@ -67,9 +89,13 @@ _LEAVING: Final = {"quit", "exit"}  # seed 000
 SLASH_COMMANDS: Final = {
     "/connect": "join through an address or an invite",
     "/help": "all commands",
+    "/history": "the last hour of this room",
     "/invite": "what to give to others",
+    "/join": "go to a room",
+    "/leave": "hear no more of a room",
     "/peers": "neighbours and how fast they are",
     "/quit": "leave",
+    "/rooms": "where you are, and where others write",
     "/verbose": "all news, or only what matters",
     "/who": "who is here",
 }
@@ -106,8 +132,19 @@ def _slash(words: list[str]) -> Command:
         if len(arguments) > 1:
             return Unknown("/connect takes one address or invite; nothing was sent")
         return Connect(arguments[0] if arguments else None)
+    if name in ("/join", "/leave"):
+        return _to_room(name, arguments)
     if name in _PLAIN:
         if arguments:
             return Unknown(f"{name} stands alone; nothing was sent")
         return _PLAIN[name]
     return Unknown(f"there is no command {words[0]}; /help lists them, //text sends a slash")
+
+
+def _to_room(name: str, arguments: list[str]) -> Command:
+    if len(arguments) > 1:
+        return Unknown(f"{name} takes one room, a word without spaces; nothing was sent")
+    room = room_of(arguments[0]) if arguments else None
+    if room is not None and not is_possible(room):
+        return Unknown("no room can have this name; nothing was sent")
+    return Leave(room) if name == "/leave" else Enter(room or MAIN)

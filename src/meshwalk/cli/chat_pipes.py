@@ -17,7 +17,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import TextIO
 
-from meshwalk.cli.render import message_line
+from meshwalk.cli.render import message_line, sent_at
 from meshwalk.errors import TooBig
 from meshwalk.events import Delivery
 from meshwalk.wire.frames import FRAME_BYTES_MAX
@@ -82,12 +82,21 @@ class Pipes:
         while (line := await waiting.get()) is not None:
             yield line
 
-    async def messages(self, batch: list[Delivery]) -> None:
+    def room(self, name: str) -> None:
+        """A script knows where it is."""
+
+    def busy(self, text: str | None) -> None:
+        """A script waits."""
+
+    async def messages(self, batch: list[Delivery], *, past: bool = False) -> None:
         # A script wants whole lines, so they are made safe but not cut.
-        lines = (message_line(message, LINE_BYTES_MAX) for message in batch)
+        lines = (
+            f"{sent_at(message)} " * past + message_line(message, LINE_BYTES_MAX)
+            for message in batch
+        )
         await self._out.write("".join(f"{line}\n" for line in lines))
 
-    async def own(self, text: str) -> None:
+    async def own(self, text: str, room: str) -> None:
         """A script knows what it has sent."""
 
     async def tell(self, text: str) -> None:

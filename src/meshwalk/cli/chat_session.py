@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Protocol
 
-from meshwalk.cli.chat_commands import HELP, Connect, Plain, Say, Unknown, parse
+from meshwalk.cli.chat_commands import HELP, Connect, Enter, Leave, Plain, Say, Unknown, parse
 from meshwalk.cli.chat_news import News
+from meshwalk.cli.chat_rooms import JOINED_MAX, MAIN, Rooms, is_possible, name_of
+from meshwalk.cli.proving import SHOWN_AFTER_S, bar_text
 from meshwalk.cli.render import (
     TABLE_COLUMNS,
     PeersTable,
@@ -22,6 +26,7 @@ from meshwalk.cli.render import (
 from meshwalk.errors import InvalidArgument, MeshwalkError, TooBig, Unreachable
 from meshwalk.events import Delivery, EntryFailed, Event, NeighbourUp
 from meshwalk.net.node import JOIN_TIMEOUT_S, Node
+from meshwalk.net.solving import Progress
 from meshwalk.wire.address import DEFAULT_PORT, Address
 from meshwalk.wire.peerid import PeerId
 
@@ -33,6 +38,10 @@ RECEIPT_TIMEOUT_S = 5.0  # guess: how long the end of the input waits for a neig
 RECEIPT_PAUSE_S = 0.1  # guess: no busy loop while there is no neighbour
 BATCH_MAX = 100  # guess: messages drawn at once; a screen holds fewer
 SPEAKERS_MAX = 200  # guess: who has spoken, the latest; more than anyone looks through
+PAST_S = 3600.0  # as config/broadcast.py, HistoryConfig.age_s: nobody keeps more
+PAST_SHOWN_MAX = 100  # guess: of a room's past, the latest; some screens
+LATE_S = 30.0  # guess: what comes later is shown with its time; a repair takes seconds
+PROVING_MAX = 16  # guess: lines that wait for their proof of work; more are refused
 
 
 def failure_status(error: MeshwalkError) -> int:
@@ -45,14 +54,20 @@ class Screen(Protocol):
 
     is_terminal: bool
 
+    def room(self, name: str) -> None:
+        """What is typed from now on goes to this room; the name is safe, and empty for the main."""
+
+    def busy(self, text: str | None) -> None:
+        """Something takes long: how far it is. None: no more."""
+
     def lines(self) -> AsyncGenerator[str | TooBig, None]:
         """What the user types, to the end of the input."""
 
-    async def messages(self, batch: list[Delivery]) -> None:
-        """Show what others wrote; makes it safe."""
+    async def messages(self, batch: list[Delivery], *, past: bool = False) -> None:
+        """Show what others wrote, the past with its times; makes it safe."""
 
-    async def own(self, text: str) -> None:
-        """Show a line that was sent; makes it safe."""
+    async def own(self, text: str, room: str) -> None:
+        """Show a line that was sent to a room; makes both safe."""
 
     async def tell(self, text: str) -> None:
         """Show what a command asked for."""
@@ -67,16 +82,26 @@ class Screen(Protocol):
 class Session:
     """A chat over a started node."""
 
-    def __init__(self, node: Node, screen: Screen, has_secret: bool) -> None:
+    def __init__(self, node: Node, screen: Screen, has_secret: bool, room: str = MAIN) -> None:
+        """`room`: where to begin. Raises `InvalidArgument` if no room can have this name."""
+        if not is_possible(room):
+            raise InvalidArgument("no room can have this name")
         self._node = node
         self._screen = screen
         self._has_secret = has_secret
         self._news = News()
         self._events = node.events()
-        self._messages = node.messages()
+        self._rooms = Rooms(room)
+        # People see what was said before they came; a script hears what is new.
+        since = time.time() - PAST_S if screen.is_terminal else None
+        self._messages = node.messages(since=since)
+        self._past_shown: set[tuple[PeerId, int, float]] = set()
+        """Of a room's past, what `_messages` may hold too."""
         self._linked = asyncio.Event()
         self._spoke: dict[PeerId, float] = {}
-        self._joins: set[asyncio.Task[MeshwalkError | None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        """Joins and proofs of work that are under way while the user types on."""
+        self._proving = 0
         self._joining = 0
         self._sent_at = float("-inf")
         self._unsent = 0
@@ -85,6 +110,7 @@ class Session:
 
     async def talk(self, entry: str | None) -> int:
         """Join, then send what is typed until the input ends or a command says so: exit status."""
+        self._show_room()
         if self._screen.is_terminal:  # while somebody watches, say first what is going on
             await self._introduce()
         if entry is not None and (error := await self._join(entry)) is not None:
@@ -97,8 +123,11 @@ class Session:
                     if not await self._obey(line):
                         break
         finally:
-            for task in self._joins:
+            for task in self._tasks:
                 task.cancel()
+        if self._proving:
+            what = counted(self._proving, "line")
+            await self._screen.problem(f"not sent: {what} without proof of work yet")
         if self._screen.is_terminal:
             return 0
         await self._wait_for_receipt()
@@ -109,15 +138,19 @@ class Session:
     async def show_messages(self) -> None:
         """Show what others write, for as long as the node runs."""
         async for message in self._messages:
-            batch = [message]
-            while len(batch) < BATCH_MAX and (more := self._messages.get_nowait()) is not None:
-                batch.append(more)
-            for each in batch:
-                self._spoke.pop(each.origin, None)  # the latest stand last
-                self._spoke[each.origin] = self._now()
+            past: deque[Delivery] = deque(maxlen=PAST_SHOWN_MAX)
+            batch: list[Delivery] = []
+            next_one: Delivery | None = message
+            while next_one is not None:
+                if self._is_wanted(next_one):
+                    (past if self._is_past(next_one) else batch).append(next_one)
+                next_one = self._messages.get_nowait() if len(batch) < BATCH_MAX else None
             while len(self._spoke) > SPEAKERS_MAX:
                 del self._spoke[next(iter(self._spoke))]
-            await self._screen.messages(batch)
+            if past:
+                await self._screen.messages(list(past), past=True)
+            if batch:
+                await self._screen.messages(batch)
 
     async def show_news(self) -> None:
         """Tell what happens in the network, for as long as the node runs."""
@@ -150,6 +183,14 @@ class Session:
                 await self._say(command.text)
             case Connect():
                 await self._connect(command.entry)
+            case Enter():
+                await self._enter(command.room)
+            case Leave():
+                left = self._rooms.here if command.room is None else command.room
+                await self._screen.news(self._rooms.leave(left))
+                self._show_room()
+            case Plain.HISTORY:
+                await self._show_past(self._rooms.here)
             case Unknown():
                 self._unsent += 1
                 await self._screen.problem(printable(command.why))
@@ -169,14 +210,40 @@ class Session:
         if not self._screen.is_terminal and not await self._company():
             self._unsent += 1
             return
+        room = self._rooms.here
+        if not self._screen.is_terminal or not self._node.config.broadcast.difficulty:
+            await self._send(text, room)
+        elif self._proving >= PROVING_MAX:
+            self._unsent += 1
+            await self._screen.problem(f"not sent: {PROVING_MAX} lines are waiting for their proof")
+        else:
+            self._start(self._prove_and_send(text, room))
+
+    async def _prove_and_send(self, text: str, room: str) -> None:
+        """Send with proof of work; the prompt stays usable meanwhile."""
+        started_at = self._now()
+
+        def progress(tried: int, expected: int) -> None:
+            if self._now() - started_at >= SHOWN_AFTER_S:
+                waiting = f"; {self._proving - 1} more" * (self._proving > 1)
+                self._screen.busy(bar_text(tried, expected) + waiting)
+
+        self._proving += 1
         try:
-            await self._node.broadcast(text)
+            await self._send(text, room, progress)
+        finally:
+            self._proving -= 1
+            self._screen.busy(None)
+
+    async def _send(self, text: str, room: str, progress: Progress | None = None) -> None:
+        try:
+            await self._node.broadcast(text, room, progress=progress)
         except MeshwalkError as error:
             self._unsent += 1
             await self._screen.problem(f"not sent: {error_line(error)}")
             return
         self._sent_at = self._now()
-        await self._screen.own(text)
+        await self._screen.own(text, room)
         if not self._node.neighbours:
             await self._screen.news("nobody is linked yet, so nobody got that")
 
@@ -198,9 +265,11 @@ class Session:
         return bool(self._node.neighbours)
 
     async def _wait_for_receipt(self) -> None:
-        """Return when a neighbour has handled all that was sent: a link answers in order."""
+        """Return when the neighbours have handled all that was sent: a link answers in order."""
         if self._now() - self._sent_at > RECEIPT_TIMEOUT_S:
             return  # nothing was sent, or long enough ago to have arrived
+        # The last lines may be gathered still, to go out together.
+        await asyncio.sleep(2 * self._node.config.broadcast.bundle_wait_s)
         try:
             async with asyncio.timeout(RECEIPT_TIMEOUT_S):
                 # Again, because a link may be replaced while it is asked, and then never answers.
@@ -213,20 +282,53 @@ class Session:
             await self._screen.problem("no neighbour has confirmed the last lines")
 
     async def _is_received(self) -> bool:
-        pings = [
-            asyncio.create_task(self._node.ping(peer, RECEIPT_TIMEOUT_S / 5))
-            for peer in self._node.neighbours
-        ]
-        try:
-            for first in asyncio.as_completed(pings):
-                with suppress(MeshwalkError):
-                    await first
-                    return True
+        # All of them, since some are only told that there is something, and ask for it later.
+        pings = [self._node.ping(peer, RECEIPT_TIMEOUT_S / 5) for peer in self._node.neighbours]
+        answers = await asyncio.gather(*pings, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, MeshwalkError):
+                raise answer
+        return any(isinstance(answer, float) for answer in answers)
+
+    # Rooms.
+
+    async def _enter(self, room: str) -> None:
+        was_joined = room in self._rooms.joined
+        if not self._rooms.join(room):
+            await self._screen.problem(f"you are in {JOINED_MAX} rooms; /leave one of them first")
+            return
+        self._show_room()
+        await self._screen.news(f"you are in {name_of(room)}")
+        if self._screen.is_terminal and not was_joined:
+            await self._show_past(room)
+
+    async def _show_past(self, room: str) -> None:
+        """Show what the node holds of a room; what neighbours have besides comes as it comes."""
+        held: deque[Delivery] = deque(maxlen=PAST_SHOWN_MAX)
+        async with self._node.messages(topic=room, since=time.time() - PAST_S) as past:
+            while (message := past.get_nowait()) is not None:
+                held.append(message)
+        self._past_shown = set(map(_key, held))
+        what = counted(len(held), "line") if held else "nothing is kept"
+        await self._screen.news(f"{what} of the last hour in {name_of(room)}")
+        if held:
+            await self._screen.messages(list(held), past=True)
+
+    def _is_wanted(self, message: Delivery) -> bool:
+        """Whether to show a message; notes it and who wrote it."""
+        now = self._now()
+        if not self._rooms.heard(message, now) or _key(message) in self._past_shown:
             return False
-        finally:
-            for ping in pings:
-                ping.cancel()
-            await asyncio.gather(*pings, return_exceptions=True)
+        self._spoke.pop(message.origin, None)  # the latest stand last
+        self._spoke[message.origin] = now
+        return True
+
+    def _is_past(self, message: Delivery) -> bool:
+        return message.is_broadcast and time.time() - message.sent_at > LATE_S
+
+    def _show_room(self) -> None:
+        room = self._rooms.here
+        self._screen.room(name_of(room) if room else "")
 
     # Joining.
 
@@ -235,9 +337,7 @@ class Session:
             self._unsent += await self._join(entry) is not None
             return
         # The prompt stays usable meanwhile.
-        task = asyncio.create_task(self._join(entry))
-        self._joins.add(task)
-        task.add_done_callback(self._joins.discard)
+        self._start(self._join(entry))
 
     async def _join(self, entry: str | None) -> MeshwalkError | None:
         shown = printable(entry) if entry is not None else "this machine's first node"
@@ -295,6 +395,8 @@ class Session:
 
     def _answer(self, command: Plain) -> str:
         match command:
+            case Plain.ROOMS:
+                return self._rooms.listing(self._now())
             case Plain.PEERS:
                 return self._peers()
             case Plain.WHO:
@@ -334,6 +436,15 @@ class Session:
 
     # What the above share.
 
+    def _start(self, work: Coroutine[object, object, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _key(message: Delivery) -> tuple[PeerId, int, float]:
+    return message.origin, message.sequence, message.sent_at

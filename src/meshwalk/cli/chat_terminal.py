@@ -22,13 +22,14 @@ from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import default_ui_style
 
 from meshwalk.cli.chat_commands import SLASH_COMMANDS
-from meshwalk.cli.render import message_fragments, own_fragments
+from meshwalk.cli.render import message_fragments, own_fragments, sent_at
 from meshwalk.errors import TooBig
 from meshwalk.events import Delivery
 
 TYPED_CHARACTERS_MAX = 64 << 10  # measured: 0.06 s a key at so many, 0.8 s at a million
 DRAW_PAUSE_S = 0.05  # guess: 20 pictures a second look smooth, and a flood leaves time to type
 QUIET: Final = "#808080"  # a middle tone: legible on black and on white
+PROMPT: Final = "> "
 PROBLEM: Final = "#d75f5f"  # as above, reddish
 
 Fragments = list[tuple[str, str]]
@@ -41,8 +42,10 @@ class Terminal:
 
     def __init__(self) -> None:
         self._told_full = False
+        self._room = ""
+        self._busy: str | None = None
         self._session: PromptSession[str] = PromptSession(
-            "> ",
+            self._prompt,
             erase_when_done=True,  # the line is shown again as an own line, like those of others
             completer=_Commands(),
             complete_while_typing=Condition(_is_command),
@@ -92,15 +95,28 @@ class Terminal:
             self._told_full = False
             yield line
 
-    async def messages(self, batch: list[Delivery]) -> None:
+    def room(self, name: str) -> None:
+        self._room = name
+
+    def busy(self, text: str | None) -> None:
+        self._busy = text
+        self._session.app.invalidate()
+
+    def _prompt(self) -> FormattedText:
+        # Not a toolbar: terminals that do not tell where the cursor is would not show it.
+        busy = [] if self._busy is None else [(QUIET, f"{self._busy}\n")]
+        return FormattedText([*busy, ("", f"{self._room}{PROMPT}")])
+
+    async def messages(self, batch: list[Delivery], *, past: bool = False) -> None:
         lines: Fragments = []
         for message in batch:
+            lines += [(QUIET, f"{sent_at(message)} " if past else "")]
             lines += [*message_fragments(message), ("", "\n")]
         await self._draw(lines)
         await asyncio.sleep(DRAW_PAUSE_S)
 
-    async def own(self, text: str) -> None:
-        await self._draw([*own_fragments(text), ("", "\n")])
+    async def own(self, text: str, room: str) -> None:
+        await self._draw([*own_fragments(text, room), ("", "\n")])
 
     async def tell(self, text: str) -> None:
         await self._draw([("", f"{text}\n")])

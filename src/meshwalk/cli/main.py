@@ -35,6 +35,7 @@ DEMO_NODES: Final = 30  # guess: one screen of a terminal
 DEMO_KILL: Final = "40%"
 JOIN_TIMEOUT_S: Final = 15.0  # as net/node.py, which would take long to import here
 PINGS_MAX: Final = 1000  # guess: minutes
+DIFFICULTY_MAX: Final = 1_000_000  # guess: at 10**6 hashes a second, 20 minutes for a short line
 
 Action = Callable[[], int]
 _Value = TypeVar("_Value")
@@ -71,12 +72,16 @@ _DATA: Final = "The node's folder: identity, known peers, history. Also MESHWALK
 _LISTEN: Final = "Where to listen; port 0 is any free one. Also MESHWALK_LISTEN."
 _NETWORK: Final = "Which network; an invite brings its own. Also MESHWALK_NETWORK."
 _FILE: Final = "A file with the network's secret. Also MESHWALK_SECRET_FILE."
+_DIFFICULTY: Final = "Proof of work here: hashes per byte; all must agree on it. 0: none."
 _TRACE: Final = "Record the node to a new FILE; messages too. For `meshwalk sim replay FILE`."
 
 Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help=_DATA)]
 Listen = Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help=_LISTEN)]
 NetworkName = Annotated[str | None, typer.Option("--network", metavar="NAME", help=_NETWORK)]
 SecretFile = Annotated[Path | None, typer.Option("--secret-file", metavar="FILE", help=_FILE)]
+Difficulty = Annotated[
+    int, typer.Option("--difficulty", metavar="N", min=0, max=DIFFICULTY_MAX, help=_DIFFICULTY)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Entry = Annotated[str, typer.Argument(metavar="ENTRY", help="An invite or HOST:PORT.")]
 
@@ -146,13 +151,18 @@ def chat(
     listen: Listen = None,
     network: NetworkName = None,
     secret_file: SecretFile = None,
+    room: Annotated[
+        str, typer.Option("--room", metavar="ROOM", help="Begin in this room, not the main one.")
+    ] = "",
+    difficulty: Difficulty = 0,
 ) -> Action:
     given = Common(data, listen, network, secret_file)
 
     def action() -> int:
         from meshwalk.cli.chat import chat as run_chat
 
-        return _run(run_chat(_options(ctx.obj, given, [entry] if entry else []), entry))
+        options = _options(ctx.obj, given, [entry] if entry else [], difficulty)
+        return _run(run_chat(options, entry, room))
 
     return action
 
@@ -168,6 +178,7 @@ def up(
     listen: Listen = None,
     network: NetworkName = None,
     secret_file: SecretFile = None,
+    difficulty: Difficulty = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help='Print only "ready".')] = False,
     trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help=_TRACE)] = None,
 ) -> Action:
@@ -176,7 +187,7 @@ def up(
     def action() -> int:
         from meshwalk.cli.up import up as run_up
 
-        options = _options(ctx.obj, given, entries or [])
+        options = _options(ctx.obj, given, entries or [], difficulty)
         return _run(run_up(options, entries or [], quiet=quiet, trace=trace))
 
     return action
@@ -253,6 +264,35 @@ def join(
     return lambda: _run(_queries().join(_folder(ctx.obj, data), entry, timeout, as_json=as_json))
 
 
+@app.command(help="Show which way a broadcast takes, and how long.")
+def trace(
+    ctx: typer.Context,
+    entry: Annotated[
+        str | None,
+        typer.Option("--join", metavar="ENTRY", help="Join by this first, if no node runs here."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", min=0.1, max=600, help="How long to wait."),
+    ] = None,
+    data: Data = None,
+    listen: Listen = None,
+    network: NetworkName = None,
+    secret_file: SecretFile = None,
+    difficulty: Difficulty = 0,
+    as_json: AsJson = False,
+) -> Action:
+    given = Common(data, listen, network, secret_file)
+
+    def action() -> int:
+        from meshwalk.cli.traces import trace as run_trace
+
+        options = _options(ctx.obj, given, [entry] if entry else [], difficulty)
+        return _run(run_trace(options, entry, timeout, as_json=as_json))
+
+    return action
+
+
 @app.command(help="Stop the running node.")
 def stop(ctx: typer.Context, data: Data = None) -> Action:
     return lambda: _run(_queries().stop(_folder(ctx.obj, data)))
@@ -295,7 +335,9 @@ def _folder(before: Common, after: str | None) -> Path:
     return Path(given).expanduser().absolute()
 
 
-def _options(before: Common, after: Common, entries: Sequence[str]) -> NodeOptions:
+def _options(
+    before: Common, after: Common, entries: Sequence[str], difficulty: int = 0
+) -> NodeOptions:
     """What stands after the command wins over what stands before it or in the environment."""
     from meshwalk.cli.options import NodeOptions, read_secret
     from meshwalk.identity.network import DEFAULT_NETWORK
@@ -307,6 +349,7 @@ def _options(before: Common, after: Common, entries: Sequence[str]) -> NodeOptio
         listen=_first(after.listen, before.listen),
         network=network,
         secret=read_secret(_first(after.secret_file, before.secret_file)),
+        difficulty=difficulty,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
+from meshwalk.config import BroadcastConfig, Config
 from meshwalk.errors import InvalidArgument, StoreError
 from meshwalk.identity.network import DEFAULT_NETWORK, SECRET_BYTES_MAX
 from meshwalk.net.node import Node
@@ -19,6 +20,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     listen: str | None = None
     network: str = DEFAULT_NETWORK
     secret: bytes = b""
+    difficulty: int = 0
+    """Proof of work that broadcasts need in this network."""
 
 
 def default_data_folder() -> Path:
@@ -42,11 +45,12 @@ def read_secret(path: Path | None) -> bytes:
     return secret
 
 
-def make_node(options: NodeOptions) -> Node:
-    """The node that the options describe, not yet started."""
+def make_node(options: NodeOptions, *, is_passing: bool = False) -> Node:
+    """The node that the options describe, not yet started; a passing one keeps nothing."""
     return Node(
         network=options.network,
         secret=options.secret,
         listen=options.listen,
-        data=options.data,
+        data=None if is_passing else options.data,
+        config=Config(broadcast=BroadcastConfig(difficulty=options.difficulty)),
     )

@@ -47,7 +47,7 @@ async def status(data: Path, *, as_json: bool) -> int:
     async with ControlClient(data) as client:
         answer = await client.get("status")
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     neighbours, peers = answer["neighbours"], answer["peers"]
     access = "open: no secret" if answer["is_open"] else "with a secret"
     overlay = answer["statistics"]["node"].get("overlay", {})
@@ -64,7 +64,7 @@ async def status(data: Path, *, as_json: bool) -> int:
         ("data", answer["data"]),
         ("invite", answer["invite"]),
     ):
-        _print(f"{name:<10}  {value}")
+        print_line(f"{name:<10}  {value}")
     return 0
 
 
@@ -73,14 +73,14 @@ async def peers(data: Path, *, as_json: bool) -> int:
     async with ControlClient(data) as client:
         answer = await client.get("peers")
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     found = [_peer_info(peer) for peer in answer["peers"]]
     if not found:
-        _print("no peers yet; let the node join with `meshwalk join ENTRY`")
+        print_line("no peers yet; let the node join with `meshwalk join ENTRY`")
         return 0
     table = PeersTable(found)
     if not sys.stdout.isatty():
-        _print_lines(as_text(table, PIPE_COLUMNS))
+        print_lines(as_text(table, PIPE_COLUMNS))
         return 0
     from rich.console import Console
 
@@ -98,8 +98,8 @@ async def show_id(data: Path, *, as_json: bool) -> int:
         peer = _stored_id(data)
         answer = {"id": peer.text, "short": peer.short}
     if as_json:
-        return _print_json(answer)
-    _print(answer["id"])
+        return print_json(answer)
+    print_line(answer["id"])
     return 0
 
 
@@ -112,8 +112,8 @@ async def invite(data: Path, *, as_json: bool) -> int:
         # Only a node that listens knows its addresses.
         raise NotRunning(f"an invite needs a running node, and {error}") from error
     if as_json:
-        return _print_json(answer)
-    _print(answer["invite"])
+        return print_json(answer)
+    print_line(answer["invite"])
     return 0
 
 
@@ -130,17 +130,17 @@ async def ping(data: Path, target: str, count: int, *, as_json: bool) -> int:
             times += answer["round_trips_s"]
             if not as_json:
                 last = times[-1]
-                _print(f"{target}: {'no answer' if last is None else round_trip(last)}")
+                print_line(f"{target}: {'no answer' if last is None else round_trip(last)}")
     good = [time for time in times if time is not None]
     lost = len(times) - len(good)
     if as_json:
-        _print_json({"target": wanted, "round_trips_s": times, "lost": lost})
+        print_json({"target": wanted, "round_trips_s": times, "lost": lost})
     if not good:
         raise TimedOut(f"no answer from {target} within {PING_TIMEOUT_S:g} s")
     if count > 1 and not as_json:
         mean = sum(good) / len(good)
         figures = " / ".join(round_trip(value) for value in (min(good), mean, max(good)))
-        _print(f"{counted(len(times), 'ping')}, {lost} lost; least / mean / most {figures}")
+        print_line(f"{counted(len(times), 'ping')}, {lost} lost; least / mean / most {figures}")
     return 0
 
 
@@ -149,12 +149,12 @@ async def join(data: Path, entry: str, timeout_s: float, *, as_json: bool) -> in
     async with ControlClient(data) as client:
         answer = await client.post("join", JoinRequest(entry, timeout_s), timeout_s)
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     neighbours = counted(answer["neighbours"], "neighbour")
     if answer["was_joined"]:
-        _print(f"in a network already, with {neighbours}; the entry is kept for later")
+        print_line(f"in a network already, with {neighbours}; the entry is kept for later")
     else:
-        _print(f"joined; {neighbours} so far")
+        print_line(f"joined; {neighbours} so far")
     return 0
 
 
@@ -162,7 +162,7 @@ async def stop(data: Path) -> int:
     """Stop the node; returns when port and store are free."""
     async with ControlClient(data) as client:
         await client.stop()
-    _print("stopped")
+    print_line("stopped")
     return 0
 
 
@@ -193,15 +193,18 @@ def _peer_info(answer: dict[str, Any]) -> PeerInfo:
     return PeerInfo(**{**known, "peer": PeerId.parse(answer["peer"])})
 
 
-def _print_json(answer: dict[str, Any]) -> int:
+def print_json(answer: dict[str, Any]) -> int:
+    """Print an answer for programs; the exit code."""
     # ASCII only: no text of a stranger's can command the terminal.
-    _print_lines(json.dumps(answer, indent=2))
+    print_lines(json.dumps(answer, indent=2))
     return 0
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
+    """Print a line for people, made safe."""
     print(printable(line, INVITE_CHARACTERS_MAX + 100), flush=True)
 
 
-def _print_lines(text: str) -> None:
+def print_lines(text: str) -> None:
+    """Print lines that are safe already."""
     print(text, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
@@ -104,6 +105,11 @@ def message_fragments(
         ("#808080", f"{_kind(message)} -> "),
         ("", body_text(message.body, limit)),
     ]
+
+
+def sent_at(message: Delivery) -> str:
+    """`14:03`: when it was sent, by this machine's time of day and the origin's clock."""
+    return time.strftime("%H:%M", time.localtime(message.sent_at))
 
 
 def colour_of(peer: PeerId) -> str:
@@ -319,8 +325,12 @@ def _roughly(seconds: float | None) -> str:
 
 
 def _kind(message: Delivery) -> str:
-    topic = f" [{label(message.topic)}]" if message.topic else ""
+    topic = _in(message.topic)
     return topic if message.is_broadcast else f"{topic} (to you alone)"
+
+
+def _in(topic: str) -> str:
+    return f" [{label(topic)}]" if topic else ""
 
 
 def _safe(character: str) -> str:
@@ -356,6 +366,6 @@ def _without_towers(text: str) -> str:
 OWN_NAME: Final = "you".rjust(SHORT_CHARACTERS)
 
 
-def own_fragments(text: str) -> list[tuple[str, str]]:
+def own_fragments(text: str, topic: str = "") -> list[tuple[str, str]]:
     """An own line as (style, text) for a terminal, in line with those of others."""
-    return [("bold", OWN_NAME), ("#808080", " -> "), ("", printable(text))]
+    return [("bold", OWN_NAME), ("#808080", f"{_in(topic)} -> "), ("", printable(text))]

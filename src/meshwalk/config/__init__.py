@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import msgspec
 
+from meshwalk.config.broadcast import (
+    PAYLOAD_BYTES,
+    BroadcastConfig,
+    HistoryConfig,
+    IntakeConfig,
+    Spreading,
+    StemConfig,
+    TreeConfig,
+    TrustConfig,
+)
 from meshwalk.config.checks import ENVELOPE_BYTES, require
 from meshwalk.config.links import ConnectionConfig, LinkConfig
 from meshwalk.config.messages import (
-    BroadcastConfig,
     ConversationConfig,
     PacingConfig,
     ReachConfig,
@@ -39,14 +48,20 @@ __all__ = [
     "DetectionConfig",
     "ExchangeConfig",
     "HealingConfig",
+    "HistoryConfig",
+    "IntakeConfig",
     "LinkConfig",
     "OverlayConfig",
     "PacingConfig",
     "ReachConfig",
     "RequestConfig",
+    "Spreading",
+    "StemConfig",
     "StoreConfig",
     "ProbingConfig",
     "TradingConfig",
+    "TreeConfig",
+    "TrustConfig",
 ]
 
 
@@ -74,6 +89,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trading: TradingConfig = TradingConfig()
     healing: HealingConfig = HealingConfig()
     broadcast: BroadcastConfig = BroadcastConfig()
+    tree: TreeConfig = TreeConfig()
+    history: HistoryConfig = HistoryConfig()
+    intake: IntakeConfig = IntakeConfig()
+    trust: TrustConfig = TrustConfig()
+    stem: StemConfig = StemConfig()
     requests: RequestConfig = RequestConfig()
     conversations: ConversationConfig = ConversationConfig()
     pacing: PacingConfig = PacingConfig()
@@ -89,8 +109,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "total_max must leave room for links_max beside half-open connections",
         )
         require(
-            self.broadcast.body_bytes_max + ENVELOPE_BYTES <= self.link.frame_bytes_max,
+            self.broadcast.body_bytes_max + PAYLOAD_BYTES + ENVELOPE_BYTES
+            <= self.link.frame_bytes_max,
             "a broadcast must fit a frame",
+        )
+        require(
+            self.history.age_s <= self.broadcast.age_max_s,
+            "what is kept for others must not be too old for them",
         )
         require(
             self.conversations.part_bytes_max + ENVELOPE_BYTES <= self.link.frame_bytes_max,

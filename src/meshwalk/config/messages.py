@@ -1,4 +1,4 @@
-"""Settings of what applications send: broadcasts, requests, conversations, and their pace."""
+"""Settings of what applications send to single peers: requests, conversations, and their pace."""
 
 from __future__ import annotations
 
@@ -6,39 +6,6 @@ import msgspec
 
 from meshwalk.config.checks import ENVELOPE_BYTES, require, require_possible
 from meshwalk.wire.frames import FIRST_WINDOW_BYTES, FRAME_BYTES_MAX, SHARED_WINDOW_BYTES
-
-
-class BroadcastConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages for everyone."""
-
-    body_bytes_max: int = 256 << 10
-    """Largest body. guess: a quarter of a frame; bigger things are for conversations."""
-    remembered_s: float = 300.0
-    """How long an origin's numbers are remembered. seed 001: message_duplicate_expire, 5 min."""
-    origins_max: int = 4096
-    """Origins remembered; the one silent for longest makes place. guess: 1 KiB each is 4 MiB."""
-    window: int = 16_384
-    """Numbers of one origin that may arrive out of order; older ones count as seen. guess: what
-    one way through the network can be ahead of another in a burst, times four."""
-    window_least: int = 1024
-    """The same for an origin that speaks when `numbers_max` is reached. guess."""
-    numbers_max: int = 262_144
-    """Numbers noted above gaps, of all origins together. guess: 16 MiB."""
-    order_wait_s: float = 1.0
-    """How long what came early waits for what is missing, since the last of it came. guess."""
-    order_held_max: int = 65_536
-    """Broadcasts that may wait so. guess: as many as a reader may leave unread."""
-    order_held_bytes_max: int = 16 << 20
-    """Bytes of their bodies. guess."""
-    age_max_s: float = 300.0
-    """Older broadcasts are refused as replays. As remembered_s: what is forgotten is also stale."""
-    clock_skew_max_s: float = 600.0
-    """How far ahead of ours an origin's clock may be. Bitmessage: refuses above 3 h; guess."""
-
-    def __post_init__(self) -> None:
-        require(self.body_bytes_max + ENVELOPE_BYTES <= FRAME_BYTES_MAX, "a body must fit a frame")
-        require(self.window_least <= self.window, "window_least must not exceed window")
-        require(self.age_max_s <= self.remembered_s, "what is not stale must be remembered")
 
 
 class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):

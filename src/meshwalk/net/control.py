@@ -9,6 +9,7 @@ control the node, so the file is for its owner alone.
     GET  /v1/invite                            {"invite"}
     POST /v1/ping   {"target", "count": 1}     {"target", "round_trips_s": [...]}; null: no answer
     POST /v1/join   {"entry", "timeout_s"}     {"joined": true, "was_joined", "neighbours"}
+    POST /v1/trace  {"timeout_s"}              the way of a broadcast; see `trace_answer`
     POST /v1/stop                              {"stopping": true}; the socket goes last of all
 
 An error is {"error": "one line", "kind": "a class of errors.py"} with a status that fits. Keys may
@@ -49,6 +50,7 @@ from meshwalk.errors import (
     Unreachable,
 )
 from meshwalk.net.node import JOIN_TIMEOUT_S, Node
+from meshwalk.net.solving import Progress
 from meshwalk.version import __version__
 from meshwalk.wire.address import INVITE_CHARACTERS_MAX
 from meshwalk.wire.peerid import PeerId
@@ -66,6 +68,9 @@ CLOSE_TIMEOUT_S: Final = 1.0  # guess: for answers under way when the node stops
 PINGS_MAX: Final = 100  # guess
 PING_TIMEOUT_S: Final = 5.0  # as Node.ping
 JOIN_TIMEOUT_MAX_S: Final = 600.0  # guess
+TRACE_TIMEOUT_MAX_S: Final = 600.0  # guess
+TRACE_TOPIC: Final = "meshwalk:trace"
+"""Of broadcasts that are sent to be traced, so that no program takes them for words."""
 
 # The first that fits; an error of any other kind is this machine's.
 _STATUS: Final[tuple[tuple[type[MeshwalkError], int], ...]] = (
@@ -93,6 +98,12 @@ class JoinRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     entry: Annotated[str, msgspec.Meta(max_length=INVITE_CHARACTERS_MAX)]
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=JOIN_TIMEOUT_MAX_S)] = JOIN_TIMEOUT_S
+
+
+class TraceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /v1/trace; None: as long as the node's configuration says."""
+
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=TRACE_TIMEOUT_MAX_S)] | None = None
 
 
 class Control:
@@ -198,6 +209,7 @@ class Control:
         application.router.add_get("/v1/invite", self._invite)
         application.router.add_post("/v1/ping", self._ping)
         application.router.add_post("/v1/join", self._join)
+        application.router.add_post("/v1/trace", self._trace)
         application.router.add_post("/v1/stop", self._stop)
         return application
 
@@ -214,6 +226,7 @@ class Control:
                 "network": node.network.name,
                 "is_open": node.network.is_open,
                 "data": str(self._folder),
+                "difficulty": node.config.broadcast.difficulty,
                 "uptime_s": statistics.uptime_s,
                 "listen": str(node.address),
                 "addresses": [str(address) for address in node.addresses],
@@ -257,9 +270,41 @@ class Control:
         neighbours = len(self._node.neighbours)
         return _json({"joined": True, "was_joined": was_joined, "neighbours": neighbours})
 
+    async def _trace(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, TraceRequest)
+        return _json(await trace_answer(self._node, wanted.timeout_s))
+
     async def _stop(self, _: web.Request) -> web.Response:
         self._on_stop()
         return _json({"stopping": True})
+
+
+async def trace_answer(
+    node: Node, timeout_s: float | None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Trace a broadcast of `node`: {"origin", "number", "peers", "is_complete", "silent", "hops"}.
+
+    A hop is {"peer", "parent", "hops", "took_s", "total_s", "rtt_s", "was_repaired"}; "total_s",
+    the time since the origin sent, is null where somebody on the way told nothing.
+    """
+    trace = await node.trace_broadcast(topic=TRACE_TOPIC, timeout_s=timeout_s, progress=progress)
+    totals_s = {trace.origin: 0.0}
+    hops: list[dict[str, Any]] = []
+    for hop in trace.hops:  # parents come first
+        before_s = totals_s.get(hop.parent)
+        if before_s is not None:
+            totals_s[hop.peer] = before_s + hop.took_s
+        told = msgspec.structs.asdict(hop)
+        told |= {"peer": hop.peer.text, "parent": hop.parent.text}
+        hops.append({**told, "total_s": totals_s.get(hop.peer)})
+    return {
+        "origin": trace.origin.text,
+        "number": trace.number,
+        "peers": trace.peers,
+        "is_complete": trace.is_complete,
+        "silent": [peer.text for peer in trace.silent],
+        "hops": hops,
+    }
 
 
 def is_supported() -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from meshwalk.errors import MalformedFrame, NotAdmitted, TimedOut, Unreachable
 from meshwalk.events import Delivery, Event
+from meshwalk.net.broadcasting import Broadcasting
 from meshwalk.net.connection import LOOK_AGAIN_S, Connection
 from meshwalk.net.conversing import Conversing
 from meshwalk.net.surveying import Surveying
@@ -22,12 +23,16 @@ from meshwalk.proto.effects import (
     Answered,
     Ask,
     AskGone,
+    BroadcastsMissed,
     ConversationHeard,
     Deliver,
     Dial,
     Effect,
     ForgetPeer,
     Happened,
+    KeepBroadcast,
+    Readers,
+    ReceiptCame,
     SavePeer,
     Send,
     Shut,
@@ -49,8 +54,14 @@ CLOCK_STEP_S = 1.0  # guess: more than a clock drifts between two looks, less th
 class Application(Protocol):
     """Whom the driver tells what the machines have for the application. Called on the loop."""
 
-    def delivered(self, delivery: Delivery) -> None:
-        """A message; its body is still bytes."""
+    def delivered(self, delivery: Delivery, readers: Readers) -> None:
+        """A message for some of the readers; its body is still bytes."""
+
+    def broadcast_kept(self, change: KeepBroadcast) -> None:
+        """A broadcast to keep in the store."""
+
+    def broadcasts_missed(self, effect: BroadcastsMissed) -> None:
+        """Broadcasts that could not be had any more."""
 
     def happened(self, event: Event) -> None:
         """News."""
@@ -103,6 +114,7 @@ class Driver:
         """Connections whose machines want to know when there is room."""
         self._gathered = 0
         self.waiters = Waiters(self)
+        self.broadcasting = Broadcasting(self)
         self._all_gone: asyncio.Event = asyncio.Event()
         self._surveying: Surveying | None = None
 
@@ -141,7 +153,7 @@ class Driver:
             if type(effect) is Send:
                 self._send(effect)
             elif type(effect) is Deliver:
-                self._application.delivered(effect.delivery)
+                self._application.delivered(effect.delivery, effect.readers)
             elif type(effect) is ConversationHeard:
                 conversation = conversations.get(effect.conversation)
                 if conversation is not None:
@@ -254,6 +266,7 @@ class Driver:
                 self._armed_at = float("-inf")  # never armed again
             self._look_no_more()
             self.waiters.stop()
+            self.broadcasting.stop()
             self._conversing.stop()
 
     def abort(self) -> None:
@@ -285,6 +298,12 @@ class Driver:
             self._application.happened(effect.event)
         elif type(effect) is SavePeer or type(effect) is ForgetPeer:
             self._application.peer_changed(effect)
+        elif type(effect) is KeepBroadcast:
+            self._application.broadcast_kept(effect)
+        elif type(effect) is ReceiptCame:
+            self.broadcasting.told(effect)
+        elif type(effect) is BroadcastsMissed:
+            self._application.broadcasts_missed(effect)
         elif type(effect) is AskGone:
             self._application.ask_gone(effect.peer, effect.id)
         elif type(effect) is WantRoom:

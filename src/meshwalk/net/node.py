@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -22,32 +22,24 @@ from meshwalk.net.entering import joined, open_listener, parse_entry
 from meshwalk.net.handlers import AnyHandler, Handlers
 from meshwalk.net.inbox import Inbox
 from meshwalk.net.peers import PeerInfo, check_peer, parse_target, peers_of
-from meshwalk.net.persistence import PersistenceStatistics
+from meshwalk.net.reading import WhenFull
 from meshwalk.net.serving import Serving
+from meshwalk.net.solving import Progress
+from meshwalk.net.statistics import Statistics, statistics_of
 from meshwalk.net.storage import NodeStorage
 from meshwalk.net.subscription import ITEMS_MAX, Subscription
 from meshwalk.net.surroundings import Surroundings
 from meshwalk.net.tasks import Tasks
 from meshwalk.net.tcp import TcpTransport
+from meshwalk.net.tracing import Trace
 from meshwalk.net.transport import Listener, Transport
 from meshwalk.proto.recording import Write, make_core
-from meshwalk.proto.statistics import NodeStatistics
 from meshwalk.version import AGENT
 from meshwalk.wire.address import Address, Invite
 from meshwalk.wire.content import encode_body
 from meshwalk.wire.peerid import PeerId
 
 JOIN_TIMEOUT_S = 15.0  # guess: a connection, a walk of ten hops and one retry
-
-
-class Statistics(msgspec.Struct, frozen=True):
-    """Counts of a running node."""
-
-    uptime_s: float
-    node: NodeStatistics
-    store: PersistenceStatistics
-    messages_dropped: int
-    """Messages and events that found a subscription full."""
 
 
 class Node:
@@ -92,7 +84,9 @@ class Node:
         self._handlers = Handlers(Conversation)
         self._tasks = Tasks()
         self._conversing = Conversing(self._handlers, self._tasks.own)
-        self._inbox = Inbox(Serving(self._tasks.own, self._handlers))
+        self._inbox = Inbox(
+            Serving(self._tasks.own, self._handlers), self.config, self._surroundings.unix_clock
+        )
         self._listener: Listener | None = None
         self._driver: Driver | None = None
         self._storage: NodeStorage | None = None
@@ -137,13 +131,12 @@ class Node:
         now = around.clock()  # listening took time, and connections may have come since
         self._storage, self._driver, self._started_at = storage, driver, now
         self._stopping = None
-        self._inbox.storage, self._inbox.driver = storage, driver
-        self._inbox.messages.open()
-        self._inbox.events.open()
+        self._inbox.open(driver, storage)
         core.listening((self._listener.address,), now)
         if self._listener.address.is_unspecified:
             driver.survey(around.hosts)
-        driver.perform(core.start(storage.known_peers(core.unix_offset_s), now))
+        known = storage.known_peers(core.unix_offset_s)
+        driver.perform(core.start(known, now, storage.kept_broadcasts()))
         return self
 
     async def stop(self) -> None:
@@ -174,9 +167,7 @@ class Node:
             driver.abort()
             await self._tasks.end(timeout_s)
             await self._storage.close()
-            self._inbox.driver = self._inbox.storage = None
-            self._inbox.messages.close()
-            self._inbox.events.close()
+            self._inbox.close()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -228,14 +219,8 @@ class Node:
 
     def statistics(self) -> Statistics:
         """Counts since the start."""
-        driver = self._running
-        assert self._storage is not None
-        return Statistics(
-            uptime_s=driver.clock() - self._started_at,
-            node=driver.core.statistics(),
-            store=self._storage.statistics(),
-            messages_dropped=self._inbox.dropped,
-        )
+        dropped = self._inbox.dropped
+        return statistics_of(self._running, self._storage, self._started_at, dropped)
 
     # Joining.
 
@@ -268,32 +253,38 @@ class Node:
 
     # Talking.
 
-    async def broadcast(self, body: Any, topic: str = "") -> int:
+    def broadcast(
+        self,
+        body: Any,
+        topic: str = "",
+        *,
+        confirm: bool = False,
+        private: bool = False,
+        timeout_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, int]:
         """Send to everyone in the network; returns this node's count of its broadcasts.
 
         `body` is bytes, str, or anything that MessagePack can hold. Waits while a neighbour reads
-        more slowly than the caller writes, and a second for one that does not read at all; and for
-        its turn, where the configuration paces what is sent. Every peer that stays linked gets it
-        once; there is no promise to peers that join later or are cut off meanwhile. With no
-        neighbour nobody gets it.
-        Raises `TooBig`, `InvalidArgument`, `NotRunning`.
+        more slowly than the caller writes, a second for one that does not read at all, and for its
+        turn under pacing. `confirm`: waits for receipts, for at most `timeout_s`, and returns how
+        many peers have it. `private`: signed by a key used once, and passed on by a few before it
+        spreads. `progress`: told of proof of work, if any: trials made, and expected.
+        Raises `TooBig`, `InvalidArgument`, `NotRunning`, `Closed` (the node stopped), `LocalError`.
         """
-        content, data = encode_body(body)
-        driver = self._running
-        if driver.congested:
-            await driver.room_for_broadcast()
-            driver = self._running
-        if self.config.pacing.is_on:
-            while (at := driver.core.may_broadcast_at(now := driver.clock())) > now:
-                await asyncio.sleep(at - now)
-                driver = self._running
-        sequence, effects = driver.core.broadcast(topic, content, data, driver.clock())
-        driver.command(effects)
-        if self._storage is not None and self._storage.keeps_history:
-            self._storage.sent(self.id, sequence, topic, content, data)
-        if driver.must_yield(len(data)):
-            await asyncio.sleep(0)
-        return sequence
+        return self._running.broadcasting.broadcast(
+            body, topic, self._storage, confirm, private, timeout_s, progress
+        )
+
+    def trace_broadcast(
+        self,
+        body: Any = b"",
+        topic: str = "",
+        timeout_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, Trace]:
+        """Broadcast, and learn which way it took. Waits and raises as `broadcast(confirm=True)`."""
+        return self._running.broadcasting.trace(body, topic, self._storage, timeout_s, progress)
 
     async def send(
         self, peer: PeerId, body: Any, type: str = "", *, unreliable: bool = False
@@ -445,14 +436,29 @@ class Node:
         """
         return self._handlers.register(type, body=body)
 
-    def messages(self, limit: int = ITEMS_MAX) -> Subscription[Delivery]:
+    def messages(
+        self,
+        limit: int = ITEMS_MAX,
+        *,
+        topic: str | Iterable[str] | None = None,
+        since: float | None = None,
+        ordered: bool = True,
+        when_full: WhenFull = "drop",
+    ) -> Subscription[Delivery]:
         """Broadcasts and direct messages from now on; iterate with `async for`.
 
         When `limit` messages, or bodies of 64 MiB, wait to be read, new ones are dropped, counted
         and told by the event `MessagesDropped`. Ends when the node stops. To end it earlier, use it
         in an `async with`, close it, or let go of it.
+
+        `topic`: only broadcasts with this one, or one of these. `since`, Unix time in seconds: also
+        broadcasts that were sent since then, first those that this node holds, and what neighbours
+        hold as it comes. `ordered`: each origin's broadcasts in their order, and what comes early
+        waits a while; else as they come. `when_full="wait"`: from half of `limit` on, neighbours
+        hold broadcasts back until this reader has gone on, as far as they keep them.
+        Raises `InvalidArgument`, `NotRunning` (`since` of a node that does not run).
         """
-        return self._inbox.messages.subscribe(limit)
+        return self._inbox.read(limit, topic, since, ordered, when_full)
 
     def events(self, limit: int = ITEMS_MAX, *, peer: PeerId | None = None) -> Subscription[Event]:
         """News from now on: neighbours that come and go, joined, alone, links that open, close and

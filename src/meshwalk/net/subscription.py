@@ -115,7 +115,7 @@ class Subscribers(Generic[_Item]):
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._living())
 
     def open(self) -> None:
         """Take readers again, after `close`."""
@@ -126,18 +126,24 @@ class Subscribers(Generic[_Item]):
     ) -> Subscription[_Item]:
         """One more reader, of all or of those items; closed already when the node has stopped."""
         subscription: Subscription[_Item] = Subscription(limit, wanted=wanted)
+        self.add(subscription)
+        return subscription
+
+    def add(self, subscription: Subscription[_Item]) -> None:
+        """One more reader; it is closed when the node has stopped."""
         if self._is_closed:
             subscription.close()
         else:
-            self._readers = (*self._readers, weakref.ref(subscription, self._forget))
-        return subscription
+            self._readers = (*self._living(), weakref.ref(subscription))
 
     def put(self, item: _Item, size: int = 0) -> Subscription[_Item] | None:
         """Give an item to every reader; returns one that had no room for it, if any had none."""
         full = None
         for reference in self._readers:
             subscription = reference()
-            if subscription is not None and not subscription.put(item, size):
+            if subscription is None:
+                self._readers = self._living()
+            elif not subscription.put(item, size):
                 full = subscription
         return full
 
@@ -149,5 +155,6 @@ class Subscribers(Generic[_Item]):
                 subscription.close()
         self._readers = ()
 
-    def _forget(self, gone: weakref.ref[Subscription[_Item]]) -> None:
-        self._readers = tuple(r for r in self._readers if r is not gone)
+    def _living(self) -> tuple[weakref.ref[Subscription[_Item]], ...]:
+        # Not by the references' own callbacks: those run in whatever thread collects garbage.
+        return tuple(reference for reference in self._readers if reference() is not None)

@@ -6,6 +6,7 @@ Like the inputs of `node.py`, commands take `now` and return effects for the dri
 from __future__ import annotations
 
 from meshwalk.errors import Closed, InvalidArgument, NotANeighbour, Refused, TooBig
+from meshwalk.events import Delivery
 from meshwalk.proto.dispatch.conversation import Counterparty
 from meshwalk.proto.effects import Effect, PeerReached
 from meshwalk.proto.link import Link
@@ -29,13 +30,65 @@ class Commands(Machines):
         return self._flush()
 
     def broadcast(
-        self, topic: str, content: ContentType, body: bytes, now: float
+        self, topic: str, content: ContentType, body: bytes, now: float, asks: int = 0
     ) -> tuple[int, list[Effect]]:
-        """Send to everyone; the number is this node's count. Raises `TooBig`, `InvalidArgument`."""
+        """Send to everyone; the number is this node's count. Raises `TooBig`, `InvalidArgument`.
+
+        `asks`: some of `wire.records.ASKS_`; then `ReceiptCame` follows with that number.
+        """
         self._check(body, topic, self.config.broadcast.body_bytes_max)
-        sequence, effects = self.gossip.publish(topic, content, body, now)
-        self._on_gossip(effects, None, now)
-        return sequence, self._flush()
+        number, effects = self.gossip.publish(topic, content, body, now, asks)
+        self._on_gossip(effects, now)
+        return number, self._flush()
+
+    def draft(
+        self,
+        topic: str,
+        content: ContentType,
+        body: bytes,
+        now: float,
+        asks: int = 0,
+        origin: bytes = b"",
+    ) -> bytes:
+        """The payload of a broadcast that is to be worked on, or private, for `broadcast_draft`.
+
+        `origin`: of a private one, the key that will sign it, made for it alone: then nothing in it
+        names this node. Raises `TooBig`, `InvalidArgument`.
+        """
+        self._check(body, topic, self.config.broadcast.body_bytes_max)
+        return self.gossip.draft(topic, content, body, now, asks, origin)
+
+    def broadcast_draft(
+        self, payload: bytes, work: int, now: float, signature: bytes = b""
+    ) -> tuple[int, list[Effect]]:
+        """Send a payload that was drafted; its number, or 0 when it is private: then it comes with
+        the signature of its own key. Raises `Refused` when another broadcast went out since: draft
+        anew."""
+        published = self.gossip.publish_draft(payload, work, now, signature)
+        if published is None:
+            raise Refused(RefusalCode.TOO_LATE, "another broadcast went out since it was drafted")
+        self._on_gossip(published[1], now)
+        return published[0], self._flush()
+
+    def catch_up(self, since_ms: int, now: float) -> list[Effect]:
+        """Ask neighbours for broadcasts since then, Unix time in milliseconds: they are delivered
+        as they come."""
+        self._on_gossip(self.gossip.catch_up(since_ms, now), now)
+        return self._flush()
+
+    def broadcasts_since(self, since_ms: int) -> list[Delivery]:
+        """Others' broadcasts that are kept here and were sent from then on, the oldest first."""
+        return self.gossip.held_since(since_ms)
+
+    def pause_broadcasts(self, now: float) -> list[Effect]:
+        """The application does not read: have neighbours announce, and push nothing."""
+        self._on_gossip(self.gossip.pause(now), now)
+        return self._flush()
+
+    def resume_broadcasts(self, now: float) -> list[Effect]:
+        """It reads again: fetch what was announced."""
+        self._on_gossip(self.gossip.resume(now), now)
+        return self._flush()
 
     def reach(self, peer: PeerId, now: float) -> list[Effect]:
         """Have a link to any peer: `PeerReached` or `PeerUnreached` follows, unless there is
@@ -59,8 +112,8 @@ class Commands(Machines):
         return party is not None and self.dispatch.sending.must_wait(party)
 
     def may_broadcast_at(self, now: float) -> float:
-        """When pacing allows one more broadcast of this node: `now`, or later."""
-        return self.dispatch.sending.free_at(now)
+        """When pacing, and the rate of an origin, allow one more broadcast: `now`, or later."""
+        return max(self.dispatch.sending.free_at(now), self.gossip.publishing.free_at(now))
 
     def send(
         self, peer: PeerId, type: str, content: ContentType, body: bytes, now: float

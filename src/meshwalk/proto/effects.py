@@ -13,6 +13,7 @@ import msgspec
 from meshwalk.events import Delivery, Event
 from meshwalk.wire.address import Address
 from meshwalk.wire.frames import ContentType, Frame
+from meshwalk.wire.gossip import HopSeen
 from meshwalk.wire.peerid import PeerId
 
 
@@ -51,11 +52,57 @@ class Shut(msgspec.Struct, frozen=True, gc=False):
     at_once: bool
 
 
+class Readers(enum.Enum):
+    """Which of an application's readers a message is for."""
+
+    ALL = enum.auto()
+    UNORDERED = enum.auto()
+    """Those that take each broadcast as it comes: it came before others of its origin."""
+    ORDERED = enum.auto()
+    """Those that take each origin's broadcasts in their order: the others have it already."""
+
+
 @final
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Hand a message to the application."""
 
     delivery: Delivery
+    readers: Readers = Readers.ALL
+
+
+@final
+class KeepBroadcast(msgspec.Struct, frozen=True, gc=False):
+    """Keep a broadcast for those who miss it, and to know it again after a restart. Own ones, too.
+    What is kept comes back by `start`."""
+
+    origin: bytes
+    epoch: int
+    sequence: int
+    sent_at_ms: int
+    payload: bytes
+    signature: bytes
+    work: int
+
+
+@final
+class ReceiptCame(msgspec.Struct, frozen=True, gc=False):
+    """So many more peers have an own broadcast that asked for receipts."""
+
+    number: int
+    """What the broadcast returned."""
+    peers: int
+    hops: list[HopSeen]
+    """Of a traced one: how it came to some of them, in no order."""
+    is_last: bool
+    """Whether none are to come that are waited for; some may all the same."""
+
+
+@final
+class BroadcastsMissed(msgspec.Struct, frozen=True, gc=False):
+    """Nobody had these any more, or nobody sent them."""
+
+    origin: PeerId
+    count: int
 
 
 @final
@@ -272,6 +319,9 @@ Effect: TypeAlias = (
     | Send
     | Shut
     | Deliver
+    | KeepBroadcast
+    | ReceiptCame
+    | BroadcastsMissed
     | Ask
     | AskGone
     | Answered

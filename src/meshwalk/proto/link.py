@@ -103,6 +103,7 @@ _CLOSED_AT_ONCE: Final = frozenset(
         CloseReason.IDLE,
         CloseReason.SLOW,
         CloseReason.RATE,
+        CloseReason.DISTRUSTED,
         CloseReason.VERSION,
     }
 )

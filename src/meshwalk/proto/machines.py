@@ -1,7 +1,7 @@
 """All machines of one node, and how they feed each other. Decides nothing.
 
     frames ---> connections --> dispatch --> application
-                     |    `---> gossip ----> application and other links
+                     |    `---> broadcast -> application and other links
                      `--------> overlay ---> connections
                  dispatch ----> reaching --> connections, overlay
 
@@ -16,13 +16,14 @@ from random import Random
 from typing import Final, assert_never
 
 from meshwalk.config import Config
-from meshwalk.events import LinkClosed, LinkOpened
+from meshwalk.events import Event, LinkClosed, LinkOpened, NeighbourDown, NeighbourUp
 from meshwalk.identity.keys import Signatures
+from meshwalk.proto.broadcast.effects import Blame, GossipEffect, Pass
+from meshwalk.proto.broadcast.gossip import Gossip
 from meshwalk.proto.connections import Connections, LinkNews
 from meshwalk.proto.dispatch.dispatch import Dispatch
 from meshwalk.proto.dispatch.effects import Fault, Reach
 from meshwalk.proto.effects import (
-    Deliver,
     Effect,
     ForgetPeer,
     Happened,
@@ -33,7 +34,6 @@ from meshwalk.proto.effects import (
     SavePeer,
     Why,
 )
-from meshwalk.proto.gossip import Blame, Flood, Gossip, GossipEffect
 from meshwalk.proto.link import Arrived, Asked, Ended, Link, Opened
 from meshwalk.proto.overlay.effects import (
     Connect,
@@ -58,7 +58,9 @@ from meshwalk.proto.reaching import (
 )
 from meshwalk.proto.timers import Timers
 from meshwalk.wire.frames import Channel, CloseReason, Credit, Hello, Message, Purpose
+from meshwalk.wire.gossip import Broadcast, encode_gossip
 from meshwalk.wire.messages import encode
+from meshwalk.wire.peerid import PeerId
 
 # A global is found faster than a class's attribute.
 APPLICATION: Final = Channel.APPLICATION
@@ -82,6 +84,7 @@ class Machines:
     ) -> None:
         """`unix_offset_s` plus machine time is Unix time."""
         self.me = signatures.peer_id
+        self.network_id = signatures.network_id
         self.unix_offset_s = unix_offset_s
         self.config = config
         self._out: list[Effect] = []
@@ -112,7 +115,7 @@ class Machines:
             now,
             unix_offset_s,
         )
-        self.gossip = Gossip(signatures, config.broadcast, self.timers, unix_offset_s, now)
+        self.gossip = Gossip(signatures, config, rng, self.timers, unix_offset_s, now)
         self.dispatch = Dispatch(
             self.me, config, self._new_id, self.timers, self._out, unix_offset_s
         )
@@ -127,7 +130,10 @@ class Machines:
         if type(what) is Arrived:
             self._on_message(link, what.message, now)
         elif isinstance(what, Asked):
+            assert link.peer is not None
             reason = self.overlay.asked(link, what.hello, now)
+            if link.is_standing and self.gossip.trust.is_refused(link.peer, now):
+                reason = CloseReason.DISTRUSTED
             if reason is not None:
                 self._on_link(self.connections.close(link, reason, "", now), now)
                 return
@@ -205,7 +211,8 @@ class Machines:
         if channel is _BROADCAST:
             assert link.peer is not None
             if link.is_standing:
-                self._on_gossip(self.gossip.receive(link.peer, message.body, now), link, now)
+                effects = self.gossip.receive(link.peer, message.body, message.sent_at_us, now)
+                self._on_gossip(effects, now)
             else:
                 self._close(link, CloseReason.PROTOCOL, "broadcasts are for neighbours", now)
         elif channel is _OVERLAY:
@@ -215,28 +222,46 @@ class Machines:
             self.dispatch.receive(link, message, now)
             self._after_dispatch(now)
 
-    def _on_gossip(self, effects: list[GossipEffect], link: Link | None, now: float) -> None:
+    def _on_gossip(self, effects: list[GossipEffect], now: float) -> None:
         for effect in effects:
-            if type(effect) is Deliver:
-                self._out.append(effect)
-            elif type(effect) is Flood:
-                self._flood(effect, now)
+            if type(effect) is Pass:
+                self._pass(effect, now)
             elif type(effect) is Blame:
-                assert link is not None
-                self._close(link, effect.reason, effect.text, now)
+                link = self.link_of(effect.peer)
+                if link is not None:
+                    self._close(link, effect.reason, effect.text, now)
             else:
-                assert_never(effect)
+                self._out.append(effect)
 
-    def _flood(self, flood: Flood, now: float) -> None:
+    def _pass(self, given: Pass, now: float) -> None:
         # One frame for all links: the driver encodes it once.
-        message = Message(self._new_id(), int(now * 1e6), _BROADCAST, flood.body)
+        body = encode_gossip(given.message)
+        message = Message(self._new_id(), int(now * 1e6), _BROADCAST, body)
         sending = self.dispatch.sending
-        pay = sending.borrow if flood.without is None else sending.charge  # ours, or passed on
-        for neighbour in self.overlay.membership.neighbours.values():
-            if neighbour.peer != flood.without:
+        neighbours = self.overlay.membership.neighbours
+        for peer in given.peers:
+            neighbour = neighbours.get(peer)
+            if neighbour is not None:
                 self.connections.send(neighbour.link, message)
                 if sending.is_paced:
-                    pay(self.dispatch.parties.get(neighbour.peer), len(flood.body))
+                    # Own ones have waited for their turn before; what is passed on has not.
+                    is_own = type(given.message) is Broadcast and given.message.hops == 1
+                    pay = sending.borrow if is_own else sending.charge
+                    pay(self.dispatch.parties.get(peer), len(body))
+
+    def _mind_neighbours(self, event: Event, now: float) -> None:
+        """Who becomes a neighbour, or is none any more, is a matter for broadcasts too."""
+        if type(event) is NeighbourUp:
+            neighbour = self.overlay.membership.neighbours.get(event.peer)
+            if neighbour is not None:
+                self._on_gossip(self.gossip.neighbour_up(neighbour, now), now)
+        elif type(event) is NeighbourDown:
+            self._on_gossip(self.gossip.neighbour_down(event.peer, now), now)
+
+    def link_of(self, peer: PeerId) -> Link | None:
+        """The standing link to a neighbour."""
+        neighbour = self.overlay.membership.neighbours.get(peer)
+        return neighbour.link if neighbour is not None else None
 
     def _after_dispatch(self, now: float) -> None:
         """See to what dispatch wants, and let the node's machines hear each other."""
@@ -292,6 +317,7 @@ class Machines:
                     self.connections.measure(link, now)
             elif type(effect) is Tell:
                 self._out.append(Happened(effect.event))
+                self._mind_neighbours(effect.event, now)
             elif type(effect) is SavePeer or type(effect) is ForgetPeer:
                 self._out.append(effect)
             elif type(effect) is Found:
@@ -320,9 +346,11 @@ class Machines:
             self.connections.send(link, message)
 
     def _connect(self, connect: Connect, now: float) -> None:
-        link = self.connections.dial(
-            connect.address, connect.expected, connect.purpose, connect.token, now
-        )
+        link = None
+        if connect.expected is None or not self.gossip.trust.is_refused(connect.expected, now):
+            link = self.connections.dial(
+                connect.address, connect.expected, connect.purpose, connect.token, now
+            )
         if link is None:
             self._on_overlay(self.overlay.not_dialled(connect.attempt, now), now)
         else:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from meshwalk.events import LinkResumed, LinkStalled
 from meshwalk.proto import connections as connections_machine
-from meshwalk.proto import ordering as ordering_machine
 from meshwalk.proto import ownrecord as ownrecord_machine
 from meshwalk.proto import reaching as reaching_machine
+from meshwalk.proto.broadcast import gossip as gossip_machine
 from meshwalk.proto.commands import Commands
 from meshwalk.proto.dispatch import dispatch as dispatch_machine
-from meshwalk.proto.effects import Effect, Happened
-from meshwalk.proto.link import OPEN, Link
+from meshwalk.proto.effects import Effect, Happened, KeepBroadcast
+from meshwalk.proto.link import OPEN
 from meshwalk.proto.machines import APPLICATION
 from meshwalk.proto.overlay.addressbook import BookEntry
 from meshwalk.proto.statistics import NodeStatistics, statistics_of
@@ -46,8 +46,12 @@ class NodeCore(Commands):
             self._on_moving(gone, now)
         return self._flush()
 
-    def start(self, known: list[BookEntry], now: float) -> list[Effect]:
-        """Begin, with the peers that the store kept."""
+    def start(
+        self, known: list[BookEntry], now: float, broadcasts: Sequence[KeepBroadcast] = ()
+    ) -> list[Effect]:
+        """Begin, with the peers and the broadcasts that the store kept, these oldest first."""
+        if broadcasts:
+            self.gossip.restore(broadcasts, now)
         self._renew_own_record(now)
         self._on_overlay(self.overlay.start(known, now), now)
         return self._flush()
@@ -146,7 +150,7 @@ class NodeCore(Commands):
         """Unix time is `now` plus this from here on: the machine slept, or its clock was set."""
         gone_on_s = unix_offset_s - self.unix_offset_s
         self.unix_offset_s = unix_offset_s
-        self.gossip.unix_offset_s = unix_offset_s
+        self.gossip.calendar_set(unix_offset_s)
         self.own_record.unix_offset_s = unix_offset_s
         self.overlay.book.unix_offset_s = unix_offset_s
         self.dispatch.calendar_set(unix_offset_s)
@@ -176,9 +180,8 @@ class NodeCore(Commands):
                 self._note_use(what, now)
                 if (news := self.connections.tick(what, now)) is not None:
                     self._on_link(news, now)
-            elif machine == ordering_machine.TIMER:
-                assert isinstance(what, bytes)
-                self._on_gossip(self.gossip.tick(what, now), None, now)
+            elif machine in gossip_machine.TIMERS:
+                self._on_gossip(self.gossip.tick(machine, what, now), now)
             elif machine in dispatch_machine.TIMERS:
                 self.dispatch.tick((machine, what), now)
                 self._after_dispatch(now)
@@ -217,6 +220,7 @@ class NodeCore(Commands):
 
     def leave(self, now: float) -> list[Effect]:
         """Close every link, telling the peers."""
+        self._on_gossip(self.gossip.leave(now), now)
         self.dispatch.leave()
         self._on_reaching(self.reaching.stop(), now)
         self._on_overlay(self.overlay.leave(now), now)
@@ -224,11 +228,6 @@ class NodeCore(Commands):
             self._on_link(self.connections.close(link, CloseReason.LEAVING, "", now), now)
         self.timers.cancel(ownrecord_machine.RENEWAL)
         return self._flush()
-
-    def link_of(self, peer: PeerId) -> Link | None:
-        """The standing link to a neighbour."""
-        neighbour = self.overlay.membership.neighbours.get(peer)
-        return neighbour.link if neighbour is not None else None
 
     def statistics(self) -> NodeStatistics:
         """A snapshot."""

@@ -39,9 +39,11 @@ Write: TypeAlias = Callable[[Line], bool]
 
 READS: Final = frozenset(
     {
+        "broadcasts_since",
         "conversation_id",
         "conversation_number",
         "deadline",
+        "draft",
         "is_full",
         "link_of",
         "link_to",

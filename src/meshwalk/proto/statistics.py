@@ -31,6 +31,18 @@ class NodeStatistics(msgspec.Struct, frozen=True):
     """Origins of broadcasts that are remembered."""
     broadcasts_held: int
     """Broadcasts that came early and wait for others of their origin."""
+    broadcasts_kept: int
+    """Broadcasts that are kept for those who missed them."""
+    broadcasts_missing: int
+    """Broadcasts that are known of and have not come."""
+    broadcasts_waiting: int
+    """Copies that wait to be checked."""
+    branches: int
+    """Neighbours that broadcasts are pushed to; the others are told of them."""
+    own_trees: int
+    """Origins that have branches of their own here."""
+    trust: dict[str, int]
+    """What was held against peers, by offence."""
     requests_waiting: int
     requests_served: int
     conversations: dict[str, int]
@@ -56,8 +68,14 @@ def statistics_of(node: Machines) -> NodeStatistics:
         silences=dict(node.connections.silences),
         broadcast=dict(node.gossip.counts),
         messages=dict(node.dispatch.counts + node.dispatch.requests.counts),
-        origins=node.gossip.origins,
-        broadcasts_held=node.gossip.held,
+        origins=len(node.gossip.origins),
+        broadcasts_held=node.gossip.ordering.held,
+        broadcasts_kept=len(node.gossip.history),
+        broadcasts_missing=len(node.gossip.fetching),
+        broadcasts_waiting=node.gossip.intake.waiting,
+        branches=node.gossip.tree.eager,
+        own_trees=node.gossip.tree.own_trees,
+        trust=dict(node.gossip.trust.counts),
         requests_waiting=len(node.dispatch.requests.waiting),
         requests_served=len(node.dispatch.requests.serving),
         conversations=dict(node.dispatch.conversations.counts + node.dispatch.sending.counts),

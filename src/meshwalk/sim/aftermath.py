@@ -22,6 +22,7 @@ HEALS_LOOK_S: Final = 1.0  # guess: how exactly it is to be known when they are 
 LAST_WORDS: Final = 3  # from each node: two may be exchanged, the third shows what got lost
 LAST_TALKS: Final = 3  # guess: few enough for the smallest limits that are drawn
 LAST_WORDS_PACE_S: Final = 0.05  # guess: less than most paths take, so that several are under way
+APART_S: Final = 0.1  # guess: broadcasts so far apart are not bundled
 LAST_WORDS_S: Final = 30.0  # guess: what the slowest path needs for the last broadcasts
 LEADERS_IN_TIMEOUTS: Final = 4  # guess: of beacons, until all go by one leader
 FIREWALL_SHARE_MAX: Final = 0.34  # guess: with more, dialable nodes may be too few for the others
@@ -286,11 +287,13 @@ class Aftermath:
         world = self.world
         world.run(self.plan.config.broadcast.remembered_s)
         for speaker, *others in components(honest(self.world)):
-            remembered = max((node.core.gossip.origins for node in others), default=0)
-            self.work.broadcast(speaker, remembered)
+            remembered = max((len(node.core.gossip.origins) for node in others), default=0)
+            for _ in range(remembered):
+                self.work.broadcast(speaker, 1)
+                world.run(APART_S)
             world.run(LAST_WORDS_S)
             for node in others:
-                if (origins := node.core.gossip.origins) > 1:
+                if (origins := len(node.core.gossip.origins)) > 1:
                     self.checks.found(node, f"remembers {origins} senders, and one has spoken")
 
 

@@ -71,7 +71,9 @@ class Checks(Observer):
         None where an attacker asked or was asked."""
         self._asked_at: dict[tuple[str, int, int], float] = {}
         self._seen: dict[tuple[str, int], set[bytes]] = {}
-        self._last: dict[tuple[str, int, PeerId], tuple[bytes, int, int]] = {}
+        self._last: dict[tuple[str, int, PeerId], tuple[bytes, int, int, float]] = {}
+        """Of each sender as a node, in one life, has heard it: its life, the first and the largest
+        number, and when it was heard last."""
         self._when_asked: Callable[[SimNode, Ask], None] | None = None
         self._when_told: Callable[[SimNode, Effect], None] | None = None
         self._when_stopped: Callable[[SimNode], None] | None = None
@@ -191,12 +193,15 @@ class Checks(Observer):
         run = body.split(b" ", 1)[0]
         key = (node.name, node.life, delivery.origin)
         number = delivery.sequence
-        last_run, first, last = self._last.get(key, (b"", 0, 0))
-        if last_run != run:
+        last_run, first, last, heard_at = self._last.get(key, (b"", 0, 0, 0.0))
+        now, broadcast = node.time(), node.config.broadcast
+        # It may have been forgotten; and its line begins anew, with what is heard first.
+        is_forgotten = now > heard_at + broadcast.remembered_s - broadcast.order_wait_s
+        if last_run != run or is_forgotten:
             first, last = number, 0
         if number <= last:
             self._check_late(node, delivery, first, last)
-        self._last[key] = (run, first, max(number, last))
+        self._last[key] = (run, first, max(number, last), now)
 
     def _sender_of(self, body: bytes) -> PeerId | None:
         sender, _ = self._broadcasts.get(body, (None, 0))
@@ -275,6 +280,9 @@ def unrest(node: SimNode) -> list[str]:
         "requests": statistics.requests_waiting,
         "requests of others": statistics.requests_served,
         "broadcasts held": statistics.broadcasts_held,
+        "broadcasts missing": statistics.broadcasts_missing,
+        "broadcasts that wait to be checked": statistics.broadcasts_waiting,
+        "private broadcasts in the stem": core.gossip.stems.held,
         "splits": len(core.overlay.carrier.splits),
         "acceptances": len(core.overlay.carrier.acceptances),
         "dials": len(node.dialling.keys() - numbers),

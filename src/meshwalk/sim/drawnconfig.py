@@ -12,11 +12,15 @@ from meshwalk.config import (
     DetectionConfig,
     ExchangeConfig,
     HealingConfig,
+    HistoryConfig,
+    IntakeConfig,
     LinkConfig,
     OverlayConfig,
     ProbingConfig,
     RequestConfig,
+    Spreading,
     TradingConfig,
+    TreeConfig,
 )
 
 
@@ -26,8 +30,10 @@ def draw_config(rng: Random) -> Config:
     links_min = rng.choice([1, 2, 3, 5, 5, 5, 8])
     walk_hops = rng.choice([3, 6, 10, 10, 20])
     retry_min_s = rng.choice([0.1, 0.5, 0.5, 2.0])
-    order_wait_s = rng.choice([0.2, 1.0, 1.0, 5.0])
-    remembered_s = rng.choice([30.0, 300.0, 300.0])
+    tree = _tree(rng)
+    # Two may be asked for what is missing, in turn; then its order is kept.
+    order_wait_s = tree.fetch_wait_most_s + 2 * tree.fetch_timeout_s + rng.choice([0.5, 2.0])
+    remembered_s = rng.choice([60.0, 300.0, 300.0])
     return Config(
         link=LinkConfig(
             ping_interval_s=ping_s,
@@ -72,15 +78,49 @@ def draw_config(rng: Random) -> Config:
             pause_s=rng.choice([5.0, 60.0]),
             walks=rng.choice([0, 2]),
         ),
-        broadcast=BroadcastConfig(
-            remembered_s=remembered_s,
-            age_max_s=remembered_s,
-            order_wait_s=order_wait_s,
-            # With 4, senders are forgotten and little can be demanded: one run of ten.
-            origins_max=rng.choice([4, *[128] * 4, *[4096] * 5]),
-            window=rng.choice([1024, 16_384]),
+        broadcast=_broadcast(rng, remembered_s, order_wait_s),
+        tree=tree,
+        history=HistoryConfig(
+            # Of what nobody keeps some is missed: bursts are shorter.
+            count_max=rng.choice([1024, 16_384]),
+            age_s=remembered_s,
+            asks_burst=rng.choice([3, 10]),
+        ),
+        intake=IntakeConfig(
+            checks_per_turn=rng.choice([4, 64, 64]), turn_s=rng.choice([0.005, 0.01, 0.05])
         ),
         requests=RequestConfig(timeout_s=rng.choice([1.0, 10.0])),
+    )
+
+
+def _broadcast(rng: Random, remembered_s: float, order_wait_s: float) -> BroadcastConfig:
+    return BroadcastConfig(
+        remembered_s=remembered_s,
+        age_max_s=remembered_s,
+        order_wait_s=order_wait_s,
+        # With 4, senders are forgotten and little can be demanded: one run of ten.
+        origins_max=rng.choice([4, *[128] * 4, *[4096] * 5]),
+        window=rng.choice([1024, 16_384]),
+        gaps_max=rng.choice([1024, 65_536]),
+        # The rest of them compare with it.
+        spreading=rng.choice([Spreading.FLOOD, *[Spreading.TREE] * 7]),
+        bundle_wait_s=rng.choice([0.0, 0.005, 0.005, 0.1]),
+        bundle_bytes_max=rng.choice([200, 64 << 10, 64 << 10]),
+    )
+
+
+def _tree(rng: Random) -> TreeConfig:
+    return TreeConfig(
+        announce_every_s=rng.choice([0.02, 0.1, 0.1, 0.5]),
+        fetch_wait_least_s=rng.choice([0.02, 0.1, 0.1]),
+        fetch_wait_most_s=rng.choice([0.3, 1.0, 1.0]),
+        fetch_timeout_s=rng.choice([0.5, 1.0, 1.0, 3.0]),
+        fetch_numbers_max=rng.choice([16, 128, 128]),
+        announcers_max=rng.choice([1, 4, 4, 8]),
+        own_trees_max=rng.choice([1, 4, 256]),
+        own_tree_after=rng.choice([1, 3, 3]),
+        graft_above=rng.choice([0.2, 0.4, 0.4, 0.8]),
+        history_asks=rng.choice([1, 2, 2, 4]),
     )
 
 

@@ -6,6 +6,7 @@ timer. The wire and other nodes are the world's.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from meshwalk.config import Config
@@ -16,6 +17,8 @@ from meshwalk.proto.effects import (
     Dial,
     Effect,
     ForgetPeer,
+    KeepBroadcast,
+    Readers,
     SavePeer,
     Send,
     Shut,
@@ -105,6 +108,8 @@ class SimNode:
         """Its dials and accepted handshakes under way, by the number of their link."""
         self.stored: dict[PeerId, SavePeer] = {}
         """The address book as a store would have it."""
+        self.kept: deque[KeepBroadcast] = deque(maxlen=config.history.count_max)
+        """Broadcasts as a store would have them."""
         self._asleep_since = 0.0
 
     def __repr__(self) -> str:
@@ -139,7 +144,8 @@ class SimNode:
         self._wanting.clear()
         self._is_at(now)
         known = [restored(saved, unix_offset_s) for saved in self.stored.values()]
-        self.do(self.core.start([entry for entry in known if entry is not None], now))
+        entries = [entry for entry in known if entry is not None]
+        self.do(self.core.start(entries, now, list(self.kept)))
 
     def sleep(self, *, clock_stops: bool) -> None:
         """Take nothing and do nothing; time stands still as well, unless it is only stopped.
@@ -260,7 +266,8 @@ class SimNode:
                     else:
                         self._misbehave(self.behaviour, end, effect)
                 elif type(effect) is Deliver:
-                    self.world.observer.delivered(self, effect.delivery)
+                    if effect.readers is not Readers.UNORDERED:  # simulated ones read in order
+                        self.world.observer.delivered(self, effect.delivery)
                 elif type(effect) is WantRoom:
                     self._wanting.append(effect.link)
                 elif type(effect) is Dial:
@@ -318,4 +325,6 @@ class SimNode:
             self.stored[effect.peer] = effect
         elif type(effect) is ForgetPeer:
             self.stored.pop(effect.peer, None)
+        elif type(effect) is KeepBroadcast:
+            self.kept.append(effect)
         self.world.observer.told(self, effect)

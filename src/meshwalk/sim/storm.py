@@ -197,6 +197,7 @@ class Storm:
             self._crash(node, silently=step.fault is Fault.VANISH)
         if step.fault is Fault.FORGET:
             node.stored.clear()
+            node.kept.clear()
         if step.value:
             pause_s = step.value + node.config.link.close_timeout_s
             self._later(pause_s, self._restart, node)

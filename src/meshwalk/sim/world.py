@@ -185,6 +185,7 @@ class World:
         assert not node.is_up, "crash it first"
         if loses_store:
             node.stored.clear()
+            node.kept.clear()
         node.start(self.rng.getrandbits(64))
 
     def sleep(self, node: SimNode, *, clock_stops: bool = True) -> None:

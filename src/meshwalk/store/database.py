@@ -30,6 +30,8 @@ FILE_RIGHTS: Final = 0o600  # as above
 # What a log that once grew is cut back to. SQLite's own mark for moving the log into the file,
 # 1000 pages of 4096 bytes (sqlite.org/pragma.html, wal_autocheckpoint).
 LOG_BYTES_KEPT: Final = 4 << 20
+INTEGER_MAX: Final = 2**63 - 1  # sqlite.org/datatype3.html: 8 bytes, with a sign
+_U64_SIZE: Final = 1 << 64  # as U64 of wire/frames.py
 
 Value: TypeAlias = bytes | str | int | float | None
 Row: TypeAlias = tuple[Any, ...]
@@ -190,6 +192,19 @@ class Database:
                 self.execute("RELEASE inside")
             else:
                 self.execute("ROLLBACK")
+
+
+def as_signed(value: int) -> int:
+    """A number of 64 bits without a sign as SQLite can hold it: the upper half is negative.
+
+    For numbers that strangers choose: all 64 bits must fit, or they could make writes fail.
+    """
+    return int.from_bytes(value.to_bytes(8), signed=True)
+
+
+def as_unsigned(value: int) -> int:
+    """What `as_signed` was given."""
+    return value % _U64_SIZE
 
 
 def _prepare(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from meshwalk.errors import StoreError
-from meshwalk.store.database import Database, Row, Value
+from meshwalk.store.database import Database, Row, Value, as_signed, as_unsigned
 from meshwalk.wire.frames import ContentType
 from meshwalk.wire.peerid import PeerId
 
@@ -41,8 +41,6 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     id: int = 0
     """The number that `append` gives it; what stands here before that is ignored."""
 
-
-_U64_SIZE: Final = 1 << 64  # 8 bytes, as SQLite's integers, which have a sign (datatype3.html)
 
 _APPEND: Final = """
 INSERT INTO messages
@@ -99,8 +97,8 @@ def _to_row(message: StoredMessage) -> Row:
     return (
         message.origin,
         message.recipient,
-        _signed(message.epoch),
-        _signed(message.sequence),
+        as_signed(message.epoch),
+        as_signed(message.sequence),
         message.at,
         message.kind,
         message.topic,
@@ -121,8 +119,8 @@ def _from_row(row: Row) -> StoredMessage:
         id=number,
         origin=PeerId(origin),
         recipient=None if recipient is None else PeerId(recipient),
-        epoch=epoch % _U64_SIZE,
-        sequence=sequence % _U64_SIZE,
+        epoch=as_unsigned(epoch),
+        sequence=as_unsigned(sequence),
         at=at,
         kind=kind,
         topic=topic,
@@ -131,8 +129,3 @@ def _from_row(row: Row) -> StoredMessage:
         is_own=bool(own),
         body=body,
     )
-
-
-def _signed(value: int) -> int:
-    # A stranger chooses these numbers. All 64 bits must fit, or it could make writes fail.
-    return int.from_bytes(value.to_bytes(8), signed=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshwalk.store.database import Database
+from meshwalk.store.database import INTEGER_MAX, Database
 from meshwalk.wire.peerid import PeerId
 
 
@@ -52,10 +52,6 @@ class StoredPeer(msgspec.Struct, frozen=True):
     lost: bool = False
     """Whether it was verified once and has been out of reach for long."""
 
-
-# A cursor is unsigned 64-bit on the wire; SQLite's integers are signed. Microseconds of Unix time
-# come this far in 292,000 years, so what is more is a lie, and is kept as the most there is.
-INTEGER_MAX: Final = 2**63 - 1
 
 # The columns are named as the fields, and so come in any order.
 _FIELDS: Final = ", ".join(StoredPeer.__struct_fields__)
@@ -103,6 +99,8 @@ def save_peer(database: Database, peer: StoredPeer) -> None:
     kept = msgspec.structs.replace(
         peer,
         first_seen=peer.first_seen or peer.last_seen,
+        # Unsigned 64-bit on the wire; SQLite's integers are signed. Microseconds of Unix time come
+        # this far in 292,000 years, so what is more is a lie, and is kept as the most there is.
         cursor=min(peer.cursor, INTEGER_MAX),
     )
     database.execute(_SAVE, msgspec.structs.astuple(kept))

@@ -37,6 +37,7 @@ most."""
 PART_COST_BYTES: Final = 64
 """What a part costs of a window beyond its body, so that empty ones are no free memory. guess: the
 smallest of the objects that hold it."""
+STEM_HOPS_MAX: Final = 10  # seed 003: a broadcast first travels "a random number of hops", 0 to 10
 SHORT_TEXT_CHARACTERS_MAX: Final = 265  # the longest address, `address.ADDRESS_CHARACTERS_MAX`
 
 # MessagePack knows no larger integer, so the upper bound needs no check (and msgspec has none).
@@ -118,6 +119,8 @@ class CloseReason(enum.IntEnum):
     """Too many frames of one kind."""
     TRADED = 13
     """Given up for a closer link, as the other end agreed to."""
+    DISTRUSTED = 14
+    """Too much is held against the peer; it may come again later."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False, tag_field=_TAG):

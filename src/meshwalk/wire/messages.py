@@ -1,4 +1,5 @@
-"""Bodies of the messages that a node's own machines exchange: overlay, broadcast, refusal.
+"""Bodies of the messages that a node's own machines exchange: overlay and refusal. Those about
+broadcasts are in gossip.py.
 
 Each is a MessagePack array with a tag, decoded by `decode_overlay` and its kin, which raise
 `MalformedFrame` and nothing else, whatever the bytes.
@@ -235,15 +236,6 @@ OverlayMessage: TypeAlias = (
 )
 
 
-class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """A message for everyone, as it travels. `payload` decodes to `records.BroadcastPayload`."""
-
-    payload: bytes
-    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
-    hops: Hops
-    """Links crossed so far; not signed, since every hop changes it."""
-
-
 class RefusalCode(enum.IntEnum):
     """Why a request got no answer."""
 
@@ -281,13 +273,12 @@ _Body = TypeVar("_Body")
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _overlay: Final[msgspec.msgpack.Decoder[OverlayMessage]] = msgspec.msgpack.Decoder(OverlayMessage)
-_read_broadcast: Final = msgspec.msgpack.Decoder(Broadcast).decode
 _refusal: Final = msgspec.msgpack.Decoder(Refusal)
 # Deeply nested input makes msgspec raise RecursionError rather than DecodeError.
 _UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
-def encode(body: OverlayMessage | Broadcast | Refusal) -> bytes:
+def encode(body: OverlayMessage | Refusal) -> bytes:
     """The bytes of a body."""
     return _encoder.encode(body)
 
@@ -295,14 +286,6 @@ def encode(body: OverlayMessage | Broadcast | Refusal) -> bytes:
 def decode_overlay(body: bytes) -> OverlayMessage:
     """Read the body of a message for the overlay. Raises `MalformedFrame`."""
     return _decode(_overlay, body)
-
-
-def decode_broadcast(body: bytes) -> Broadcast:
-    """Read the body of a broadcast. Raises `MalformedFrame`."""
-    try:  # as `_decode`, without its call: most frames of a busy network are copies of broadcasts
-        return _read_broadcast(body)
-    except _UNREADABLE as error:
-        raise MalformedFrame(f"unreadable body: {error}") from None
 
 
 def decode_refusal(body: bytes) -> Refusal:

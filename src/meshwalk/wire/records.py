@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -98,19 +98,50 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
+NUMBER_MAX: Final = 2**63 - 1  # guess: so that the sum of two is still a u64
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+"""Of a broadcast or a message: they are counted from 1."""
+ASKS_RECEIPT: Final = 1
+"""The origin wants to know how many peers have the broadcast."""
+ASKS_TRACE: Final = 2
+"""The origin wants to know which way it took. Nodes answer if their settings allow it."""
+BUNDLE_MESSAGES_MAX: Final = 512  # guess: checking one signature for so many is 0.1 µs each
+
+
+class BroadcastMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One message of an application to everyone."""
+
+    body: bytes
+    content: ContentType
+    topic: ShortText = ""
+
+
 class BroadcastPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the origin of a broadcast signs."""
+    """What the origin of a broadcast signs: one message, or a bundle of some that came in a burst,
+    so that one signature does for all."""
 
     origin: Annotated[bytes, Meta(min_length=32, max_length=32)]
     epoch: U64
     """Unix time in milliseconds at which the origin started; a restart begins a new count."""
-    sequence: U64
+    sequence: Number
     """1 for the first broadcast of this epoch, then one more for each."""
     sent_at_ms: U64
     """Unix time in milliseconds by the origin's clock."""
-    topic: ShortText
-    content: ContentType
-    body: bytes
+    first: Number
+    """The number of the first message in it: messages are counted apart from bundles."""
+    messages: Annotated[list[BroadcastMessage], Meta(min_length=1, max_length=BUNDLE_MESSAGES_MAX)]
+    asks: U64 = 0
+    """The sum of some of the `ASKS_` constants."""
+
+
+class BroadcastHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The beginning of a `BroadcastPayload`: which one it is. Read first, since of most copies that
+    come twice nothing more matters."""
+
+    origin: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    epoch: U64
+    sequence: Number
+    sent_at_ms: U64
 
 
 class BeaconPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -129,7 +160,8 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _signed: Final = msgspec.msgpack.Decoder(Signed)
 _peer_record: Final = msgspec.msgpack.Decoder(PeerRecord)
 _beacon_payload: Final = msgspec.msgpack.Decoder(BeaconPayload)
-_read_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload).decode
+_broadcast: Final = msgspec.msgpack.Decoder(BroadcastPayload)
+_read_head: Final = msgspec.msgpack.Decoder(BroadcastHead).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
@@ -166,8 +198,13 @@ def decode_beacon_payload(payload: bytes) -> BeaconPayload:
 
 def decode_broadcast_payload(payload: bytes) -> BroadcastPayload:
     """Read a broadcast whose signature has yet to be checked. Raises `InvalidRecord`."""
+    return _decode(_broadcast, payload)
+
+
+def decode_broadcast_head(payload: bytes) -> BroadcastHead:
+    """Read which broadcast it is; the rest may yet be unreadable. Raises `InvalidRecord`."""
     try:  # as `_decode`, without its call: most frames of a busy network are copies of broadcasts
-        return _read_broadcast(payload)
+        return _read_head(payload)
     except _UNREADABLE as error:
         raise InvalidRecord(f"unreadable record: {error}") from None
 

@@ -64,6 +64,7 @@ _FINAL: Final = frozenset(
         CloseReason.MALFORMED,
         CloseReason.PROTOCOL,
         CloseReason.RATE,
+        CloseReason.DISTRUSTED,
         CloseReason.VERSION,
         CloseReason.SELF,
     }

@@ -70,7 +70,9 @@ STEADY_S = 10.0  # guess: two nodes that do not understand each other find out w
 _FOR_STRANGERS: Final = frozenset({JoinRequest, JoinReply, FragmentAsked, FragmentTold})
 
 # One end says that the other breaks the protocol: so it will again, however often they are linked.
-_BREACHES: Final = frozenset({CloseReason.MALFORMED, CloseReason.PROTOCOL, CloseReason.RATE})
+_BREACHES: Final = frozenset(
+    {CloseReason.MALFORMED, CloseReason.PROTOCOL, CloseReason.RATE, CloseReason.DISTRUSTED}
+)
 
 
 class Dialler(Protocol):

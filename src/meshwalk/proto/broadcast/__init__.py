@@ -1,0 +1,1 @@
+"""Broadcasts: how they spread, are repaired, kept, confirmed, and what is held against abuse."""
