@@ -9,12 +9,24 @@ from typing import get_args
 
 import pytest
 
-from meshwalk.sim.attackers import BEHAVIOURS, COPIES
+from meshwalk.sim.attackers import ABUSES, BEHAVIOURS, COPIES, FLOOD, INVENTED
 from meshwalk.sim.checks import Checks, components
 from meshwalk.sim.node import Behaviour, SimNode
 from meshwalk.sim.world import World
 from meshwalk.wire.codec import encode_frame
 from meshwalk.wire.frames import Channel, Close, ContentType, Frame, Message, Ping, Pong
+from meshwalk.wire.gossip import (
+    Broadcast,
+    Gone,
+    GossipMessage,
+    Graft,
+    Have,
+    Held,
+    Prune,
+    Want,
+    decode_gossip,
+    encode_gossip,
+)
 from meshwalk.wire.messages import (
     JoinOutcome,
     JoinReply,
@@ -23,6 +35,14 @@ from meshwalk.wire.messages import (
     decode_overlay,
     encode,
 )
+from meshwalk.wire.records import (
+    BroadcastMessage,
+    BroadcastPayload,
+    Domain,
+    decode_broadcast_head,
+    decode_broadcast_payload,
+)
+from meshwalk.wire.records import encode as encode_record
 
 ROUNDS = 20
 
@@ -239,13 +259,13 @@ REQUEST = overlay(JoinRequest(b"record", bytes(16), "", 3, 10))
 GARBLED = message(Channel.OVERLAY, b"\xff")
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
+@pytest.mark.parametrize("name", [*BEHAVIOURS, *ABUSES])
 @pytest.mark.parametrize("frame", [PING, PONG, BROADCAST, REPLY, REQUEST, GARBLED])
 def test_every_frame_is_taken(name: str, frame: Frame) -> None:
     world = World(1)
     node = world.add()
-    behaviour = BEHAVIOURS[name](Random(1))
-    for _ in range(200):
+    behaviour = {**BEHAVIOURS, **ABUSES}[name](Random(1))
+    for _ in range(20):
         for out in behaviour.sends(node, 1, frame):
             assert isinstance(out, bytes) or encode_frame(out)
 
@@ -273,3 +293,125 @@ def test_a_quitter_says_goodbye_instead_of_a_message() -> None:
     closes = [frames for frames in out if isinstance(frames[0], Close)]
     assert 2 < len(closes) < 30
     assert behaviour.sends(node, 1, PING) == [PING]
+
+
+# Abuse of broadcasts.
+
+KEY, OTHER_KEY = bytes([1]) * 32, bytes([2]) * 32
+HAVE = Have([Held(KEY, 7, [1, 3], 2, 500)])
+WANT = Want(KEY, 7, [1, 1])
+GONE = Gone(KEY, 7, [1, 1])
+
+
+def copy_of(number: int, origin: bytes = KEY) -> Broadcast:
+    messages = [BroadcastMessage(b"text", ContentType.BYTES)]
+    payload = encode_record(BroadcastPayload(origin, 7, number, 1000, number, messages))
+    return Broadcast(payload, bytes(64), 2)
+
+
+class Abuser:
+    """A node with one behaviour, and what comes out of it."""
+
+    def __init__(self, name: str) -> None:
+        self.node = World(1).add()
+        self.behaviour = ABUSES[name](Random(1))
+
+    def says(self, body: GossipMessage) -> list[GossipMessage]:
+        frame = message(Channel.BROADCAST, encode_gossip(body))
+        return [self._read(out) for out in self.behaviour.sends(self.node, 1, frame)]
+
+    def pings(self, link: int = 1) -> list[GossipMessage]:
+        first, *others = self.behaviour.sends(self.node, link, PING)
+        assert first == PING
+        return [self._read(out) for out in others]
+
+    def _read(self, out: Frame | bytes) -> GossipMessage:
+        assert type(out) is Message
+        assert out.channel is Channel.BROADCAST
+        return decode_gossip(out.body)
+
+
+@pytest.mark.parametrize("name", ABUSES)
+def test_an_abuser_keeps_to_the_rest_of_the_protocol(name: str) -> None:
+    abuser = Abuser(name)
+    for frame in (PONG, REPLY, REQUEST, GARBLED, message(Channel.BROADCAST, b"\xff")):
+        assert abuser.behaviour.sends(abuser.node, 1, frame) == [frame]
+    assert abuser.says(WANT) == [WANT]
+
+
+def test_a_flooder_has_new_and_genuine_broadcasts_for_each_neighbour() -> None:
+    abuser = Abuser("flooder")
+    one, again, other = abuser.pings(1), abuser.pings(1), abuser.pings(2)
+    numbers = []
+    for copy in (*one, *again):
+        assert type(copy) is Broadcast
+        payload = decode_broadcast_payload(copy.payload)
+        numbers.append(payload.sequence)
+        assert payload.origin == abuser.node.id
+        assert abuser.node.signatures.verify(
+            Domain.BROADCAST, payload.origin, copy.signature, copy.payload
+        )
+    assert numbers == list(range(1, 2 * FLOOD + 1))
+    assert len(other) == FLOOD
+    assert abuser.says(copy_of(1)) == [copy_of(1)]
+
+
+def test_a_litterer_sends_bytes_that_mean_nothing() -> None:
+    abuser = Abuser("litterer")
+    out = abuser.behaviour.sends(abuser.node, 1, PING)
+    assert len(out) == 1 + COPIES
+    bodies = {frame.body for frame in out if type(frame) is Message}
+    assert len(bodies) == COPIES
+
+
+def test_a_forger_changes_one_bit_and_not_which_broadcast_it_is() -> None:
+    abuser, right = Abuser("forger"), copy_of(3)
+    places = set()
+    for _ in range(50):
+        (forged,) = abuser.says(right)
+        assert type(forged) is Broadcast
+        changed = [
+            int.from_bytes(a, "big") ^ int.from_bytes(b, "big")
+            for a, b in ((forged.payload, right.payload), (forged.signature, right.signature))
+        ]
+        assert sum(bits.bit_count() for bits in changed) == 1
+        places.add(bool(changed[0]))
+        assert decode_broadcast_head(forged.payload).sequence == 3
+    assert places == {True, False}
+    assert abuser.says(HAVE) == [HAVE]
+
+
+def test_a_replayer_sends_all_that_it_has_seen_again() -> None:
+    abuser = Abuser("replayer")
+    assert abuser.pings() == []
+    copies = [copy_of(1), copy_of(2)]
+    assert [abuser.says(copy) for copy in copies] == [[copy] for copy in copies]
+    assert abuser.pings() == abuser.pings() == copies
+
+
+@pytest.mark.parametrize(("name", "answers"), [("promiser", True), ("staller", False)])
+def test_a_promiser_tells_of_what_it_never_sends(name: str, answers: bool) -> None:
+    abuser = Abuser(name)
+    assert abuser.says(copy_of(5)) == [Have([Held(KEY, 7, [5, 5], 1, 0)])]
+    (told,) = abuser.pings()
+    assert type(told) is Have
+    assert told.held[0] == Held(KEY, 7, [6, 5 + INVENTED], 1, 0)
+    assert told.held[1].origin != KEY, "and of an origin that there is not"
+    assert bool(abuser.says(GONE)) == answers
+
+
+def test_a_hoarder_asks_and_tells_nothing() -> None:
+    abuser = Abuser("hoarder")
+    assert abuser.says(copy_of(1)) == abuser.says(HAVE) == []
+    for asking in (WANT, Graft(), Prune()):
+        assert abuser.says(asking) == [asking]
+    assert abuser.pings() == []
+
+
+def test_a_waverer_makes_and_ends_branches() -> None:
+    abuser = Abuser("waverer")
+    assert abuser.says(copy_of(1, OTHER_KEY)) == [copy_of(1, OTHER_KEY)]
+    out = abuser.pings()
+    assert Counter(type(each) for each in out) == {Graft: COPIES, Prune: COPIES}
+    scopes = {each.scope for each in out if isinstance(each, Graft | Prune)}
+    assert scopes == {b"", OTHER_KEY}

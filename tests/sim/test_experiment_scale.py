@@ -10,6 +10,7 @@ import pytest
 from meshwalk.sim.experiment import Case, Row, Size
 from meshwalk.sim.experiments.scale import (
     EXPERIMENT,
+    FLOODING,
     JOINING_LEAST_PER_S,
     JOINING_MOST_PER_S,
     broadcast,
@@ -101,7 +102,7 @@ def test_plots(rows: list[Row]) -> None:
 def test_a_flood_of_a_known_graph() -> None:
     """Six nodes, all linked, 10 ms apart: the sender sends 5 copies, each of the others 4."""
     world = World(latency=Constant(0.01), encodes=False)
-    world.grow(6)
+    world.grow(6, FLOODING)
     world.run(10)
     adjacency = links_of(world.nodes)
     measured = shape(adjacency, 5, Random(1))

@@ -119,7 +119,7 @@ async def test_real_nodes_do_the_same_again(tmp_path: Path) -> None:
     assert summary.nodes == 2  # the restart is in the same trace
     known = [line for _, line in read_trace(path) if isinstance(line, Input)]
     starts = [bytes(line.values) for line in known if line.name == "start"]
-    assert starts[0] == b'{"known":[]}'
+    assert starts[0] == b'{"known":[],"broadcasts":[]}'
     assert b'"table":"verified"' in starts[1]
     assert b'"is_anchor":true' in starts[1]
 
@@ -232,7 +232,7 @@ def test_inputs_are_written_as_they_were_read(many: list[Numbered]) -> None:
         patch.setattr(RecordedCore, "_record", note)
         replayed = list(replay(many))
     expected = [step.step.input for step in replayed if isinstance(step.step.input, Input)]
-    defaults = {"lost"}  # a replay says `not_admitted` always
+    defaults = {"broadcast", "lost"}  # a replay says `asks` and `not_admitted` always
     changed = [one for one, other in zip(got, expected, strict=True) if one != other]
     assert {line.name for line in changed} <= defaults
 

@@ -15,7 +15,29 @@ from meshwalk.errors import InvalidRecord, MalformedFrame
 from meshwalk.sim.node import Behaviour, SimNode
 from meshwalk.wire.address import Address
 from meshwalk.wire.codec import encode_frame
-from meshwalk.wire.frames import Channel, Close, CloseReason, Frame, Message, Ping, Pong, Purpose
+from meshwalk.wire.frames import (
+    Channel,
+    Close,
+    CloseReason,
+    ContentType,
+    Frame,
+    Message,
+    Ping,
+    Pong,
+    Purpose,
+)
+from meshwalk.wire.gossip import (
+    Broadcast,
+    Gone,
+    GossipMessage,
+    Graft,
+    Have,
+    Held,
+    Prune,
+    Stem,
+    decode_gossip,
+    encode_gossip,
+)
 from meshwalk.wire.messages import (
     RECORDS_PER_MESSAGE_MAX,
     JoinOutcome,
@@ -28,10 +50,21 @@ from meshwalk.wire.messages import (
     encode,
 )
 from meshwalk.wire.peerid import PeerId
-from meshwalk.wire.records import decode_peer_record, decode_signed
+from meshwalk.wire.records import (
+    BroadcastMessage,
+    BroadcastPayload,
+    Domain,
+    decode_broadcast_head,
+    decode_peer_record,
+    decode_signed,
+)
+from meshwalk.wire.records import encode as encode_record
 
 OFTEN: Final = 0.1  # guess: share of frames that are spoilt; seldom enough to stay linked a while
 COPIES: Final = 20  # guess: as many as make a flood a nuisance
+FLOOD: Final = 30  # guess: broadcasts with each ping, on each link; see experiments/abuse.py
+INVENTED: Final = 64  # guess: numbers that a liar announces at a time, of each origin
+KEPT: Final = 100  # guess: old copies that are enough to be a nuisance
 
 
 class BlackHole(Behaviour):
@@ -149,6 +182,194 @@ class Quitter(BlackHole):
         if type(frame) is Message and self._rng.random() < OFTEN * OFTEN:
             return [Close(int(self._rng.choice(list(CloseReason))), "")]
         return [frame]
+
+
+class Meddler(Behaviour):
+    """Does what it should, and adds messages about broadcasts to each ping. As it stands, none.
+
+    One object for each node: what it has seen is this node's.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def sends(self, node: SimNode, link: int, frame: Frame) -> list[Frame | bytes]:
+        if type(frame) is Ping:
+            return [frame, *(self._message(node, body) for body in self.adds(node, link))]
+        about = _about(frame)
+        if about is None:
+            return [frame]
+        assert type(frame) is Message
+        return [_with_body(frame, encode_gossip(other)) for other in self.instead(about)]
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        """Bodies of messages that go out after a ping."""
+        return []
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        """What is sent for a message about broadcasts."""
+        return [message]
+
+    def _message(self, node: SimNode, body: bytes) -> Message:
+        sent_at_us = int(node.time() * 1e6)
+        return Message(self._rng.getrandbits(48), sent_at_us, Channel.BROADCAST, body)
+
+
+class Flooder(Meddler):
+    """Broadcasts as fast as it can, to each neighbour by itself. All of it is genuine."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._made: list[bytes] = []
+        self._sent: dict[int, int] = {}
+        """How many of them have gone out on each link."""
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        start = self._sent.get(link, max(0, len(self._made) - FLOOD))
+        end = self._sent[link] = start + FLOOD
+        while len(self._made) < end:
+            self._made.append(self._one(node, len(self._made) + 1))
+        return self._made[start:end]
+
+    def _one(self, node: SimNode, number: int) -> bytes:
+        gossip = node.core.gossip
+        sent_at_ms = int((node.time() + gossip.unix_offset_s) * 1000)
+        messages = [BroadcastMessage(b"flood %d" % number, ContentType.BYTES)]
+        epoch = gossip.publishing.epoch
+        payload = encode_record(
+            BroadcastPayload(bytes(node.id), epoch, number, sent_at_ms, number, messages)
+        )
+        signature = node.signatures.sign(Domain.BROADCAST, payload)
+        return encode_gossip(Broadcast(payload, signature, 1))
+
+
+class Litterer(Meddler):
+    """Sends bytes at random as if they were messages about broadcasts."""
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        return [self._rng.randbytes(self._rng.randint(1, 200)) for _ in range(COPIES)]
+
+
+class Forger(Meddler):
+    """Changes a bit of every copy that it passes on: of the payload, or of the signature."""
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        if type(message) is not Broadcast:
+            return [message]
+        payload, signature = bytearray(message.payload), bytearray(message.signature)
+        changed = self._rng.choice((payload, signature))
+        # Of a payload: in the text, if it has no topic and asks nothing. It can still be read.
+        changed[-4 - self._rng.randrange(4)] ^= 1 << self._rng.randrange(8)
+        return [
+            Broadcast(
+                bytes(payload),
+                bytes(signature),
+                message.hops,
+                message.way_us,
+                message.marks,
+                message.work,
+            )
+        ]
+
+
+class Replayer(Meddler):
+    """Sends all the old copies that it has kept, to everybody, again and again."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._kept: dict[bytes, Broadcast] = {}
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        return [encode_gossip(copy) for copy in self._kept.values()]
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        if type(message) is Broadcast and len(self._kept) < KEPT:
+            self._kept[message.payload] = message
+        return [message]
+
+
+class Promiser(Meddler):
+    """Announces broadcasts, real ones and others, by the best of ways, and never sends one."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._newest: dict[tuple[bytes, int], int] = {}
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        held = [
+            Held(origin, epoch, [number + 1, number + INVENTED], 1, 0)
+            for (origin, epoch), number in self._newest.items()
+        ]
+        unknown = self._rng.randbytes(32)
+        held.append(Held(unknown, node.core.gossip.publishing.epoch, [1, INVENTED], 1, 0))
+        return [encode_gossip(Have(held[-KEPT:]))]
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        if type(message) is not Broadcast:
+            return [message]
+        head = decode_broadcast_head(message.payload)
+        of = head.origin, head.epoch
+        self._newest[of] = max(self._newest.get(of, 0), head.sequence)
+        return [Have([Held(*of, [head.sequence, head.sequence], 1, 0)])]
+
+
+class Staller(Promiser):
+    """Does the same, and does not say either that it has not got what it is asked for."""
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        return [] if type(message) is Gone else super().instead(message)
+
+
+class Hoarder(Meddler):
+    """Takes all broadcasts, and asks for more; passes on none and tells of none."""
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        return [] if isinstance(message, Broadcast | Have | Stem) else [message]
+
+
+class Waverer(Meddler):
+    """Makes branches and ends them, all the time: of the tree of all, and of those of origins."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._origins: dict[bytes, None] = {}
+
+    def adds(self, node: SimNode, link: int) -> list[bytes]:
+        scopes = [b"", *self._origins]
+        out: list[bytes] = []
+        for _ in range(COPIES):
+            scope = self._rng.choice(scopes)
+            out += (encode_gossip(Graft(scope)), encode_gossip(Prune(scope)))
+        self._rng.shuffle(out)
+        return out
+
+    def instead(self, message: GossipMessage) -> list[GossipMessage]:
+        if type(message) is Broadcast and len(self._origins) < KEPT:
+            self._origins[decode_broadcast_head(message.payload).origin] = None
+        return [message]
+
+
+def _about(frame: Frame) -> GossipMessage | None:
+    """What a frame says of broadcasts."""
+    if type(frame) is not Message or frame.channel is not Channel.BROADCAST:
+        return None
+    try:
+        return decode_gossip(frame.body)
+    except MalformedFrame:
+        return None
+
+
+ABUSES: Final[dict[str, Callable[[Random], Behaviour]]] = {
+    "flooder": Flooder,
+    "litterer": Litterer,
+    "forger": Forger,
+    "replayer": Replayer,
+    "promiser": Promiser,
+    "staller": Staller,
+    "hoarder": Hoarder,
+    "waverer": Waverer,
+}
+"""What is done to broadcasts, by name."""
 
 
 class Ring:

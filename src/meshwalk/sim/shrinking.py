@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from meshwalk.config import Config
+from meshwalk.errors import InvalidArgument
 from meshwalk.sim.plan import NodePlan, Plan, Step
 
 RUNS_MAX: Final = 200  # guess: minutes
@@ -103,7 +104,11 @@ class _Shrinking:
         defaults = Config()
         for layer in Config.__struct_fields__:
             plain = {layer: getattr(defaults, layer)}
-            self._try(config=msgspec.structs.replace(self._plan.config, **plain))
+            try:
+                config = msgspec.structs.replace(self._plan.config, **plain)
+            except InvalidArgument:  # it does not go with another layer that could not be plain
+                continue
+            self._try(config=config)
 
 
 def _halved(plan: Plan) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meshwalk.errors import InvalidArgument
 from meshwalk.sim.experiment import Experiment
 from meshwalk.sim.experiments import (
+    abuse,
     broadcast_cost,
     churn,
     closer,
@@ -15,13 +16,18 @@ from meshwalk.sim.experiments import (
     healing,
     join_rules,
     mass_failure,
+    privacy,
     scale,
+    spreading,
 )
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     join_rules.EXPERIMENT,
     mass_failure.EXPERIMENT,
     broadcast_cost.EXPERIMENT,
+    spreading.EXPERIMENT,
+    privacy.EXPERIMENT,
+    abuse.EXPERIMENT,
     scale.EXPERIMENT,
     churn.EXPERIMENT,
     detection.EXPERIMENT,

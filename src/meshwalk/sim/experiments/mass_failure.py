@@ -10,6 +10,9 @@ the same: failures by chance, all at once; senders by chance among the survivors
 dead peer learns of it by that. What differs: here time passes, in latency, dials and pauses, and
 each broadcast is a moment, not a cycle; nodes have 5 to 10 links, not 5; and the node through which
 all have joined is among the failed, so that nobody meets there again, unless it is said otherwise.
+
+It studies the links and not how broadcasts make use of them: so they flood, and no history tells a
+new neighbour what it has missed (`FLOODING`). What the tree makes of it: `spreading`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from meshwalk.config import BroadcastConfig, Config, HistoryConfig, Spreading
 from meshwalk.errors import LocalError
 from meshwalk.sim.experiment import Case, Experiment, Row, Size
 from meshwalk.sim.experiments.mass_failure_report import GRAPH, MACHINES, WHOLE, plots, tables
@@ -52,6 +56,10 @@ DEGREES: Final = (5, 6, 8)  # HyParView's view, GossipSub's D, and what our node
 DRAWS: Final = 10  # guess: sets of failed nodes, for what costs no machines
 SPACING_S: Final = 0.012  # an entry's link carries 50 walks a second; faster joiners must retry
 SETTLE_S: Final = 10.0  # guess: twice the time that a walk may take
+FLOODING: Final = Config(
+    broadcast=BroadcastConfig(spreading=Spreading.FLOOD),
+    history=HistoryConfig(asks_per_s=0, asks_burst=0),
+)  # a broadcast reaches whom links connect while it spreads, and nobody later
 # When survivors broadcast, in seconds after the failure: closely at first, then for as long as
 # ten of the longest pauses between walks. One flood takes less than half a second here.
 BROADCASTS_AT_S: Final = (
@@ -152,11 +160,12 @@ def run(case: Case) -> Row:
 
 
 def grown(nodes: int, seed: int) -> World:
-    """A network of the shipped machines, joined one by one through the first node, and settled."""
+    """A network of the shipped machines, joined one by one through the first node, and settled; but
+    broadcasts flood."""
     from meshwalk.sim.world import World  # it brings all machines along; graphs need none
 
     world = World(seed=seed, encodes=False)
-    world.grow(nodes, spacing_s=SPACING_S)
+    world.grow(nodes, FLOODING, spacing_s=SPACING_S)
     world.run(SETTLE_S)
     return world
 

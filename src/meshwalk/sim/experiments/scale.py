@@ -1,7 +1,8 @@
 """scale: what a network looks like, and what it costs to simulate, from a hundred nodes upwards.
 
 The shipped machines join one by one and settle; then the links are measured as a graph, and one
-broadcast is sent. Nodes join in one of two ways:
+broadcast is sent: a flood, which shows what the links are worth whatever is sent over them. What
+broadcasts cost as they ship: `broadcast_cost`. Nodes join in one of two ways:
 
 - through one entry, as in the other experiments: 83 a second, which is what it can carry;
 - through a member by chance, as many a second as a twentieth of the network: an entry that takes
@@ -17,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from meshwalk.config import Config, LinkConfig
+from meshwalk.config import BroadcastConfig, Config, LinkConfig, Spreading
 from meshwalk.sim.collecting import collecting_seldom
 from meshwalk.sim.experiment import Case, Experiment, Row, Size
 from meshwalk.sim.experiments.scale_report import ANY, ONE, plots, tables
@@ -40,6 +41,8 @@ JOINING_LEAST_PER_S: Final = 50.0  # guess: below what one node accepts, while a
 JOINING_SHARE_PER_S: Final = 0.05  # guess: five newcomers a second for a hundred members
 JOINING_MOST_PER_S: Final = 1_000.0  # guess: a rush, where a member meets a newcomer in 100 s
 QUIET: Final = LinkConfig(ping_interval_s=60.0, idle_timeout_s=180.0)  # as proxies time out
+FLOOD: Final = BroadcastConfig(spreading=Spreading.FLOOD)
+FLOODING: Final = Config(broadcast=FLOOD)
 SETTLE_S: Final = 10.0  # guess: twice the time that a walk may take
 ROUND_S: Final = 5.0  # iroh-gossip's simulator: a round ends after so long, whoever has it
 BODY_BYTES: Final = 100  # guess: a line of chat
@@ -114,7 +117,7 @@ def run(case: Case) -> Row:
 
 def grow(world: World, count: int, entry: str, joining: Newcomers) -> None:
     """Have so many nodes join, through the first or through a member drawn for each."""
-    config = Config() if entry == ONE else Config(link=QUIET)
+    config = FLOODING if entry == ONE else Config(broadcast=FLOOD, link=QUIET)
     rng = Random(world.seed)
     for number in range(count):
         node = world.add(config)
