@@ -155,11 +155,11 @@ def test_an_interrupt_ends_it_with_a_summary(
 def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, time\n"
+        "import os, sys, time\n"
         "from meshwalk.cli import main\n"
         "from meshwalk.sim.storm import Storm\n"
         "def run(storm):\n"
-        "    print('started', flush=True)\n"
+        "    os.write(1, b'started\\n')\n"  # at once: the other one writes, too
         "    time.sleep(60)\n"
         "Storm.run = run\n"
         "if __name__ == '__main__':\n"

@@ -177,7 +177,7 @@ class Aftermath:
             and not plan.forgets_senders
             and all(node.behaviour is None for node in world.up)
         )
-        # Over links that stay, a flood keeps the order without waiting for anything.
+        # Over links that stay, order needs no more than what is asked for meanwhile.
         checks.expects_order = is_judged
         checks.order_ends_with_links = not plan.waits_for_order
         if is_judged and plan.conversations_per_s and plan.config.overlay.links_min > 1:
