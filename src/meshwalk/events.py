@@ -217,3 +217,6 @@ class Delivery(msgspec.Struct, frozen=True):
     difference of the clocks is known from the pings."""
     received_at: float = 0.0
     """Unix time in seconds when it came to this node; 0.0 for broadcasts."""
+    is_past: bool = False
+    """Whether it is a broadcast from before this node was there, fetched for a reader that asked
+    for the past: others do not get it."""

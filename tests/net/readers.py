@@ -30,8 +30,12 @@ class StubCore:
         self.held: list[Delivery] = []
         self.calls: list[tuple[str, float]] = []
 
-    def broadcasts_since(self, since_ms: int) -> list[Delivery]:
-        return [each for each in self.held if each.sent_at * 1000 >= since_ms]
+    def broadcasts_since(
+        self, since_ms: int, topics: frozenset[str] | None = None
+    ) -> list[Delivery]:
+        found = [each for each in self.held if each.sent_at * 1000 >= since_ms]
+        found.sort(key=lambda each: (each.sent_at, each.sequence))
+        return [each for each in found if topics is None or each.topic in topics]
 
     def catch_up(self, since_ms: int, now: float) -> list[Effect]:
         self.calls.append(("catch up", since_ms))
@@ -118,6 +122,7 @@ def broadcast(
     topic: str = "",
     sent_at: float = NOW_S,
     origin: PeerId = ANNA,
+    is_past: bool = False,
 ) -> Delivery:
     content, data = encode_body(body)
     return Delivery(
@@ -128,6 +133,7 @@ def broadcast(
         topic=topic,
         sequence=sequence,
         sent_at=sent_at,
+        is_past=is_past,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from meshwalk.cli.chat_pipes import Pipes
+from meshwalk.cli.chat_rooms import is_possible, room_of
 from meshwalk.cli.chat_session import Screen, Session, failure_status
 from meshwalk.cli.options import NodeOptions, default_data_folder, make_node
 from meshwalk.cli.render import error_line
@@ -29,7 +30,11 @@ async def chat(options: NodeOptions, entry: str | None, room: str = "") -> int:
     interrupted from the keyboard. Links are closed in good order in every case.
     """
     ending = _Ending()
+    room = room_of(room)
     async with _screen(ending) as screen:
+        if not is_possible(room) or any(map(str.isspace, room)):
+            await screen.problem("no room can have this name")
+            return 2
         try:
             async with _node(options, screen) as node:
                 session = Session(node, screen, bool(options.secret), room)

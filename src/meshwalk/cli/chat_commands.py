@@ -64,7 +64,7 @@ Type a line and press Enter: everyone gets it who is in the same room.
   /join ROOM            go to a room, which need not exist; alone: the main room
   /leave                hear no more of this room; or of another: /leave ROOM
   /rooms                rooms you are in, and where others have written lately
-  /history              what was written here in the last hour, as far as it is kept
+  /history              what others wrote here in the last hour, as far as it is kept
   /peers                neighbours: where they are, how fast, since when
   /who                  you, your neighbours, and who has spoken lately
   /invite               what to give to others so that they can join

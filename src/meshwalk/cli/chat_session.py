@@ -317,6 +317,8 @@ class Session:
     def _is_wanted(self, message: Delivery) -> bool:
         """Whether to show a message; notes it and who wrote it."""
         now = self._now()
+        if message.is_broadcast:  # it may be of the past
+            now -= max(0.0, time.time() - message.sent_at)
         if not self._rooms.heard(message, now) or _key(message) in self._past_shown:
             return False
         self._spoke.pop(message.origin, None)  # the latest stand last

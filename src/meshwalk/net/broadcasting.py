@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from meshwalk.errors import Closed, InvalidArgument, NotRunning
+from meshwalk.errors import Closed, InvalidArgument, NotRunning, TimedOut
 from meshwalk.identity.keys import KeyPair, NodeSignatures
 from meshwalk.net.solving import Progress, solved
 from meshwalk.net.tracing import HOPS_KEPT_MAX, Trace, hops_of, silent_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshwalk.net.driver import Driver
     from meshwalk.net.storage import NodeStorage
 
+DRAFT_MARGIN_S: Final = 120.0  # guess: for the way, and a private one's time is cut to the minute
 RECEIPT_TIMEOUT_MAX_S: Final = 3600.0  # guess: more than anybody waits for a count
 
 
@@ -49,6 +50,9 @@ class Broadcasting:
         """By the broadcast's number; as many as there are callers that wait."""
         self._drafting = asyncio.Lock()
         """A draft has its number already: no other may take it meanwhile."""
+        self._prover: asyncio.Task[Any] | None = None
+        """Who waits for a proof of work."""
+        self._good_for_s = config.broadcast.age_max_s - DRAFT_MARGIN_S
         self._has_stopped = False
 
     async def broadcast(
@@ -62,6 +66,8 @@ class Broadcasting:
         progress: Progress | None,
     ) -> int:
         """See `Node.broadcast`."""
+        if timeout_s is not None:
+            self._timeout(timeout_s)
         if confirm:
             if private:
                 raise InvalidArgument("receipts lead to the origin, so a private one asks for none")
@@ -73,6 +79,8 @@ class Broadcasting:
         # The common case, many thousand times a second: no further coroutine.
         content, data = encode_body(body)
         driver = self._driver
+        if self._has_stopped:
+            self._check_running()
         if driver.congested or self._is_paced or driver.core.gossip.publishing.is_ahead:
             await self._turn()
         number, effects = driver.core.broadcast(topic, content, data, driver.clock())
@@ -120,7 +128,9 @@ class Broadcasting:
 
     def stop(self) -> None:
         """The node has stopped."""
-        self._has_stopped = True
+        is_again, self._has_stopped = self._has_stopped, True
+        if self._prover is not None and not is_again:
+            self._prover.cancel()
         for receipts in self._waiting.values():
             if not receipts.is_over.done():
                 receipts.is_over.set_exception(Closed("the node has stopped"))
@@ -176,8 +186,7 @@ class Broadcasting:
                 payload = core.draft(topic, content, data, clock(), asks, origin)
                 work = 0
                 if self._difficulty:
-                    work = await solved(payload, self._difficulty, progress)
-                    self._check_running()
+                    work = await self._worked(payload, progress)
                 signature = b""
                 if pseudonym is not None:
                     signature = pseudonym.sign(Domain.BROADCAST, payload)
@@ -196,9 +205,29 @@ class Broadcasting:
             await asyncio.sleep(0)
         return number
 
+    async def _worked(self, payload: bytes, progress: Progress | None) -> int:
+        """The proof of work for a payload; one at a time, see `_drafting`."""
+        drafted_at = self._driver.clock()
+        self._prover = task = asyncio.current_task()
+        try:
+            work = await solved(payload, self._difficulty, progress)
+        except asyncio.CancelledError:
+            if self._has_stopped and task is not None and not task.uncancel():
+                self._check_running()  # it was `stop` that cancelled it, and nobody else
+            raise
+        finally:
+            self._prover = None
+        self._check_running()
+        if self._driver.clock() - drafted_at > self._good_for_s:
+            text = "the proof of work took longer than a broadcast is good for; nothing was sent"
+            raise TimedOut(text)
+        return work
+
     def _timeout(self, given_s: float | None) -> float:
         if given_s is None:
             return self._confirm_timeout_s
+        if isinstance(given_s, bool) or not isinstance(given_s, int | float):
+            raise InvalidArgument("timeout_s is a number of seconds")
         if not 0 <= given_s <= RECEIPT_TIMEOUT_MAX_S:  # NaN is neither
             raise InvalidArgument(f"receipts are waited for 0 to {RECEIPT_TIMEOUT_MAX_S:,.0f} s")
         return given_s

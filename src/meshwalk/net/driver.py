@@ -253,6 +253,7 @@ class Driver:
         try:
             self.perform(self.core.leave(self.clock()))
             self.flush()
+            self.broadcasting.stop()
             if self.connections:
                 try:
                     async with asyncio.timeout(timeout_s):

@@ -86,14 +86,14 @@ class Inbox:
         """One more reader of messages; see `Node.messages`."""
         topics = topics_of(topic)
         check_reading(limit, since, when_full)
-        from_s = self._unix_clock() - self._config.broadcast.clock_skew_max_s
         if since is None:
-            return self.messages.read(limit, Choice(topics, ordered, from_s), when_full)
+            return self.messages.read(limit, Choice(topics, ordered), when_full)
         driver = self.driver
         if driver is None:
             raise NotRunning("what was sent before can only be had from a node that runs")
         # New ones count as sent since then, even by a clock that is slow.
-        choice = Choice(topics, ordered, min(since, from_s))
+        from_s = self._unix_clock() - self._config.broadcast.clock_skew_max_s
+        choice = Choice(topics, ordered, takes_past=True, from_s=min(since, from_s))
         since_ms = math.ceil(since * 1000)
         # All in one go: what is not held yet comes after the reader is there, and not before.
         earlier = self._held_since(since_ms, choice, driver)
@@ -150,15 +150,13 @@ class Inbox:
 
         What waits for its turn in that order comes later to a reader that wants one.
         """
-        held = driver.core.broadcasts_since(since_ms)
+        held = driver.core.broadcasts_since(since_ms, choice.topics)
         wanted = (
             self._decoded(delivery)
             for delivery in held
             if choice.takes(delivery) and not (choice.ordered and self.messages.is_early(delivery))
         )
-        found = [message for message in wanted if message is not None]
-        found.sort(key=lambda message: (message.sent_at, message.sequence))
-        return found
+        return [message for message in wanted if message is not None]
 
     def _decoded(self, delivery: Delivery) -> Delivery | None:
         """The same with its body decoded, or None and a line in the log if it cannot be."""

@@ -268,9 +268,10 @@ class Node:
         `body` is bytes, str, or anything that MessagePack can hold. Waits while a neighbour reads
         more slowly than the caller writes, a second for one that does not read at all, and for its
         turn under pacing. `confirm`: waits for receipts, for at most `timeout_s`, and returns how
-        many peers have it. `private`: signed by a key used once, and passed on by a few before it
-        spreads. `progress`: told of proof of work, if any: trials made, and expected.
-        Raises `TooBig`, `InvalidArgument`, `NotRunning`, `Closed` (the node stopped), `LocalError`.
+        many peers have it. `private` (without `confirm`): signed by a key used once, and passed on
+        by a few before it spreads; returns 0. `progress`: told of proof of work: trials, expected.
+        Raises `TooBig`, `InvalidArgument`, `NotRunning`, `Closed` (the node stopped), `LocalError`,
+        `TimedOut` (the proof took longer than a broadcast is good for).
         """
         return self._running.broadcasting.broadcast(
             body, topic, self._storage, confirm, private, timeout_s, progress

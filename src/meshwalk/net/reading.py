@@ -41,6 +41,8 @@ class Choice(msgspec.Struct, frozen=True):
     """Broadcasts with one of these, and no direct messages; None: all."""
     ordered: bool = True
     """Each origin's broadcasts in their order; else as they come."""
+    takes_past: bool = False
+    """Also what was fetched from before the node was there."""
     from_s: float = -math.inf
     """Broadcasts that were sent before that, by their origins' clocks, are left out."""
 
@@ -67,6 +69,7 @@ class Reader(Subscription[Delivery]):
         self.is_crowded = False
         """Whether the node should hold back broadcasts."""
         self._topics = choice.topics
+        self._takes_past = choice.takes_past
         self._from_s = choice.from_s
         self._crowding = crowding
         self._items.extend((message, 0) for message in earlier)
@@ -86,8 +89,10 @@ class Reader(Subscription[Delivery]):
         if not item.is_broadcast:
             if self._topics is not None:
                 return True
-        elif item.sent_at < self._from_s or (
-            self._topics is not None and item.topic not in self._topics
+        elif (
+            (item.is_past and not self._takes_past)
+            or item.sent_at < self._from_s
+            or (self._topics is not None and item.topic not in self._topics)
         ):
             return True
         if (

@@ -24,7 +24,7 @@ from meshwalk.wire.frames import ContentType
 from meshwalk.wire.peerid import PeerId
 
 PRUNE_EVERY = 1000  # guess: messages between two looks at the length of the history
-PRUNE_BROADCASTS_EVERY_S = 300.0  # guess: how much longer than its age one may stay on the disk
+PRUNE_BROADCASTS_EVERY_S = 300.0  # guess: while others come, one stays so much longer at the most
 PRUNE_BROADCASTS_SHARE = 4  # guess: the disk holds a quarter more than is wanted, at the most
 
 

@@ -76,9 +76,12 @@ class Commands(Machines):
         self._on_gossip(self.gossip.catch_up(since_ms, now), now)
         return self._flush()
 
-    def broadcasts_since(self, since_ms: int) -> list[Delivery]:
-        """Others' broadcasts that are kept here and were sent from then on, the oldest first."""
-        return self.gossip.held_since(since_ms)
+    def broadcasts_since(
+        self, since_ms: int, topics: frozenset[str] | None = None
+    ) -> list[Delivery]:
+        """Others' broadcasts that are kept here and were sent from then on, the oldest first; only
+        those with one of these topics, if there are any."""
+        return self.gossip.held_since(since_ms, topics)
 
     def pause_broadcasts(self, now: float) -> list[Effect]:
         """The application does not read: have neighbours announce, and push nothing."""

@@ -63,7 +63,7 @@ def deliveries_of(held: HeldBroadcast) -> list[Delivery]:
     return _deliveries(decode_broadcast_payload(held.payload), held.hops)
 
 
-def _deliveries(payload: BroadcastPayload, hops: int) -> list[Delivery]:
+def _deliveries(payload: BroadcastPayload, hops: int, *, is_past: bool = False) -> list[Delivery]:
     origin = peer_id_of(payload.origin)
     sent_at = payload.sent_at_ms / 1000
     return [
@@ -76,6 +76,7 @@ def _deliveries(payload: BroadcastPayload, hops: int) -> list[Delivery]:
             hops=hops,
             sequence=number,
             sent_at=sent_at,
+            is_past=is_past,
         )
         for number, message in enumerate(payload.messages, payload.first)
     ]
@@ -114,6 +115,8 @@ class Accepting:
         self.intake: Intake[Item] = Intake(config.intake, timers, counts)
         self.trust = Trust(config.trust)
         self.stems = Stems(config.stem, rng, timers)
+        self.there_since_ms = int((now + unix_offset_s) * 1000)
+        """What was sent before is the past, for an application that does not ask for it."""
         self.accepted_at = float("-inf")
         """When a copy was last found to be good."""
         self.pseudonyms: dict[bytes, None] = {}
@@ -139,6 +142,8 @@ class Accepting:
         """Hold something against a neighbour; at the limit it loses its link."""
         if self.trust.blame(peer, offence, now):
             text = f"too much is held against it: {offence.name.lower().replace('_', ' ')}"
+            if offence is Offence.UNWORKED:
+                text = "its broadcasts lack the proof of work that is demanded here (difficulty)"
             self.out.append(Blame(peer, CloseReason.DISTRUSTED, text))
 
     def malformed(self, peer: PeerId, text: str, now: float) -> None:
@@ -236,7 +241,12 @@ class Accepting:
         self.counts["messages delivered"] += len(payload.messages)
         self.stems.spreads(id)
         if id[0] not in self.pseudonyms:  # else the application knows what it has said
-            deliveries = _deliveries(payload, copy.hops)
+            is_past = (
+                missing is not None
+                and missing.from_history
+                and head.sent_at_ms < self.there_since_ms
+            )
+            deliveries = _deliveries(payload, copy.hops, is_past=is_past)
             first = id[2] if self.ordering.has_line(*id[:2]) else self._line_begins(id, highest)
             self.out += self.ordering.arrived(*id, deliveries, len(copy.payload), first, now)
         held = HeldBroadcast(

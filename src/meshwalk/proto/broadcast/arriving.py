@@ -152,7 +152,7 @@ class Arriving(Accepting):
         """Check work and signature, and read the rest. Raises `MalformedFrame`."""
         if not is_worked(copy.payload, copy.work, self._config.broadcast.difficulty):
             self.counts["without work"] += 1
-            self.blame(branch.peer, Offence.FORGED, now)
+            self.blame(branch.peer, Offence.UNWORKED, now)
             return None
         if not self._signatures.verify(Domain.BROADCAST, head.origin, copy.signature, copy.payload):
             self.counts["forged"] += 1

@@ -36,11 +36,13 @@ class CatchingUp:
         self._asked: dict[PeerId, float] = {}
         self._buckets: dict[PeerId, TokenBucket] = {}
 
-    def restored(self) -> None:
-        """The node starts with what the store kept: it has missed what came after."""
+    def restored(self) -> int:
+        """The node starts with what the store kept: it has missed what came after. From when on,
+        Unix time in milliseconds."""
         newest_ms = max((held.sent_at_ms for _, held in self._history.since(0)), default=None)
         if newest_ms is not None:
             self._since_ms = min(self._since_ms, newest_ms - OVERLAP_MS)
+        return self._since_ms
 
     def want(self, since_ms: int, neighbours: list[PeerId]) -> list[PeerId]:
         """The application wants what was sent since then: whom to ask now."""

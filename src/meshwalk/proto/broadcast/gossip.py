@@ -153,6 +153,7 @@ class Gossip(Arriving):
         for payload in self.publishing.tick(now):
             self.publish_payload(payload, 0, now)
         self._announce(now)
+        self.out += self.ordering.leave()
         return self.flush()
 
     def catch_up(self, since_ms: int, now: float) -> list[GossipEffect]:
@@ -161,16 +162,27 @@ class Gossip(Arriving):
             self._ask_history(peer, now)
         return self.flush()
 
-    def held_since(self, since_ms: int) -> list[Delivery]:
-        """What is kept of others' broadcasts, sent from then on, the oldest first: the newest of
-        them, where there are very many messages."""
+    def held_since(self, since_ms: int, topics: frozenset[str] | None = None) -> list[Delivery]:
+        """What is kept of others' broadcasts, sent from then on, the oldest first and each origin's
+        in their order: the newest of them, where there are very many messages."""
         kept = ((id, held) for id, held in self.history.since(since_ms) if not self.is_own(id))
-        newest_first = sorted(kept, key=lambda each: each[1].sent_at_ms, reverse=True)
+        order: list[tuple[int, Id, HeldBroadcast]] = []
+        before: tuple[bytes, int] | None = None
+        at_ms = 0
+        for id, held in sorted(kept, key=lambda each: each[0]):
+            # A clock that was set back does not put an origin's broadcasts out of order.
+            at_ms = held.sent_at_ms if id[:2] != before else max(at_ms, held.sent_at_ms)
+            before = id[:2]
+            order.append((at_ms, id, held))
+        order.sort(key=lambda each: each[:2], reverse=True)
         parts: list[list[Delivery]] = []
         room = MESSAGES_READ_MAX
-        for _, held in newest_first:
-            parts.append(deliveries_of(held))
-            room -= len(parts[-1])
+        for _, _, held in order:
+            found = deliveries_of(held)
+            if topics is not None:
+                found = [delivery for delivery in found if delivery.topic in topics]
+            parts.append(found)
+            room -= len(found)
             if room <= 0:
                 break
         return [delivery for part in reversed(parts) for delivery in part]
@@ -181,7 +193,7 @@ class Gossip(Arriving):
             self.restored(each, now)
         if kept and self.history.is_full:  # so others have been pushed out, and may come again
             self.origins.forget_before(kept[0].sent_at_ms)
-        self._catching_up.restored()
+        self.there_since_ms = min(self.there_since_ms, self._catching_up.restored())
 
     # Neighbours.
 

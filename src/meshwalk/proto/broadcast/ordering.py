@@ -115,6 +115,10 @@ class Ordering:
         line.next = min(line.held)
         return self._go_on(origin, line, now)
 
+    def leave(self) -> list[Deliver]:
+        """The node is stopping: all that waits is handed over, each origin's in order."""
+        return [each for origin in list(self._lines) for each in self.forget(origin)]
+
     def forget(self, origin: bytes) -> list[Deliver]:
         """End a line; returns what it still held, in order."""
         line = self._lines.pop(origin, None)

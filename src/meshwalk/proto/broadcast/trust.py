@@ -37,6 +37,8 @@ class Offence(enum.Enum):
 
     FORGED = enum.auto()
     """Sent something with a signature that is none."""
+    UNWORKED = enum.auto()
+    """Sent something without the proof of work that is demanded here."""
     PROMISE_BROKEN = enum.auto()
     """Said that it has something, and did not send it when it was asked."""
     FLOODED = enum.auto()
@@ -69,6 +71,7 @@ class Trust:
         self._half_life_s = max(config.half_life_s, HALF_LIFE_LEAST_S)
         self._weights = {
             Offence.FORGED: config.forged,
+            Offence.UNWORKED: config.forged,
             Offence.PROMISE_BROKEN: config.promise_broken,
             Offence.FLOODED: config.flooded,
             Offence.UNWANTED: config.unwanted,

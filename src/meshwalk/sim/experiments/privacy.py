@@ -86,7 +86,7 @@ class Plan(msgspec.Struct, frozen=True):
 # Nodes, origins, networks.
 SIZES: Final[dict[Size, tuple[tuple[int, int, int], ...]]] = {
     Size.QUICK: ((60, 40, 2),),
-    Size.FULL: ((100, 70, 6), (1_000, 100, 1)),
+    Size.FULL: ((100, 70, 10),),
     Size.HUGE: ((100, 70, 100), (1_000, 600, 20)),
 }
 
