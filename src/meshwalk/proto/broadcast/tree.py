@@ -16,6 +16,7 @@ origins share. Departures from the paper:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Set
 from typing import Final
 
 from meshwalk.config import IntakeConfig, Spreading, TreeConfig
@@ -26,6 +27,9 @@ from meshwalk.wire.peerid import PeerId
 
 SENT_SHARE: Final = 0.75  # guess: a quarter of a link's rate for what was asked for
 WAY_US_MAX: Final = 3_600_000_000  # guess: an hour; what others claim must not overflow
+
+
+NOBODY: Final[frozenset[PeerId]] = frozenset()
 
 
 class Branch:
@@ -118,15 +122,8 @@ class Tree:
 
     def is_eager(self, branch: Branch, origin: bytes) -> bool:
         """Whether this origin's broadcasts are pushed to that neighbour."""
-        if self.is_flood:
-            return True
         own = self._own.get(origin)
-        if own is not None:
-            if branch.peer in own.pruned:
-                return False
-            if branch.peer in own.grafted:
-                return True
-        return branch.is_eager
+        return self._is_branch(branch, own, own.grafted if own is not None else NOBODY)
 
     def graft(self, branch: Branch, scope: bytes, *, by_us: bool) -> None:
         """Make it a branch: of the shared tree, or of one origin's; `by_us`: as this node wants."""
@@ -140,15 +137,15 @@ class Tree:
 
     def is_pushed_by(self, branch: Branch, origin: bytes) -> bool:
         """Whether that neighbour is to push this origin's broadcasts to this node."""
+        own = self._own.get(origin)
+        return self._is_branch(branch, own, own.parents if own is not None else NOBODY)
+
+    def _is_branch(self, branch: Branch, own: OwnBranches | None, made: Set[PeerId]) -> bool:
         if self.is_flood:
             return True
-        own = self._own.get(origin)
-        if own is not None:
-            if branch.peer in own.pruned:
-                return False
-            if branch.peer in own.parents:
-                return True
-        return branch.is_eager
+        if own is not None and branch.peer in own.pruned:
+            return False
+        return branch.is_eager or branch.peer in made
 
     def prune(self, branch: Branch, scope: bytes, now: float) -> None:
         """Make it none."""
