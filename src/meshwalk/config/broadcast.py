@@ -211,6 +211,8 @@ class TrustConfig(msgspec.Struct, frozen=True, kw_only=True):
     within three minutes, or ten broken promises within a minute."""
     forged: float = 5.0
     """guess: nobody sends a false signature by mistake; but bits do fall over."""
+    unworked: float = 5.0
+    """Of sending what lacks the proof of work that is demanded here. guess: as a forgery."""
     promise_broken: float = 1.0
     """Of announcing what is not sent when it is asked for. guess: loss may do it once."""
     flooded: float = 0.05

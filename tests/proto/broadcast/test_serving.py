@@ -47,7 +47,7 @@ class Desk:
             for machine, who in self.timers.due(at):
                 assert machine == TIMER
                 assert isinstance(who, PeerId)
-                found = self.serving.tick(who, self.send, takes_more=takes_more, now=at)
+                found = self.serving.tick(who, self.send, lambda _: takes_more, at)
                 sizes = [
                     len(each.message.payload)
                     for each in found
@@ -111,7 +111,7 @@ def test_who_has_gone_is_sent_nothing() -> None:
     desk.serving.forget(A)
     desk.serving.forget(B)
     assert len(desk.timers) == 0
-    assert desk.serving.tick(A, desk.send, takes_more=True, now=0.0) == []
+    assert desk.serving.tick(A, desk.send, lambda _: True, 0.0) == []
 
 
 def test_who_asks_for_nothing_gets_nothing() -> None:

@@ -58,9 +58,10 @@ def test_one_offence_at_a_time_never_reaches_the_limit() -> None:
 
 
 def test_each_offence_has_its_own_weight() -> None:
-    config = TrustConfig(forged=1.0, promise_broken=2.0, flooded=3.0, unwanted=4.0, stale=5.0)
-    weighing = [offence for offence in Offence if offence is not Offence.UNWORKED]
-    for weight, offence in [*enumerate(weighing, 1), (1, Offence.UNWORKED)]:
+    config = TrustConfig(
+        forged=1.0, unworked=2.0, promise_broken=3.0, flooded=4.0, unwanted=5.0, stale=6.0
+    )
+    for weight, offence in enumerate(Offence, 1):
         trust = Trust(config)
         trust.blame(A, offence, 0.0)
         assert trust.against(A, 0.0) == weight

@@ -30,6 +30,7 @@ DUE: Final = (TIMER, None)
 TOO_SOON_MAX: Final = 1024  # guess: what is asked for within a second or two
 DUE_LEAST: Final = 64  # guess: below it a heap may be as it likes
 PROMISE_S: Final = 5.0  # guess: few have so much that they lose what they have just told
+BACKLOG_S: Final = 10.0  # guess: as long as a link may be stalled before it is given up
 PATIENCE: Final = 2  # guess: times in a row that a peer may send nothing before it is blamed
 
 
@@ -84,13 +85,23 @@ class Missing:
 class Supplier:
     """One neighbour that is asked."""
 
-    __slots__ = ("asked_at", "deadline", "in_flight", "pushed_at", "queue", "unanswered")
+    __slots__ = (
+        "asked_at",
+        "deadline",
+        "in_flight",
+        "pushed_at",
+        "queue",
+        "silent_since",
+        "unanswered",
+    )
 
     def __init__(self) -> None:
         self.in_flight: dict[Id, None] = {}
         self.queue: deque[Id] = deque()
         self.deadline: float | None = None
         self.asked_at = 0.0
+        self.silent_since: float | None = None
+        """When it was first asked for something since it last answered."""
         self.pushed_at = float("-inf")
         """When a copy last came from it, whatever it was: answers wait behind those."""
         self.unanswered = 0
@@ -167,7 +178,7 @@ class Fetching:
         supplier = self._suppliers.get(missing.asked) if missing.asked is not None else None
         if supplier is not None:
             supplier.in_flight.pop(id, None)
-            supplier.unanswered = 0
+            supplier.unanswered, supplier.silent_since = 0, None
 
     def pushed(self, peer: PeerId, now: float) -> None:
         """A copy has come from a neighbour."""
@@ -269,7 +280,7 @@ class Fetching:
                 missing.asked = None
                 wait_s = min(self.wait_s * 2**missing.tries, self._config.fetch_wait_most_s)
                 self._wait_for(id, wait_s, now)
-        supplier.unanswered = 0
+        supplier.unanswered, supplier.silent_since = 0, None
         out: list[FetchEffect] = [PromiseBroken(peer, is_withdrawn=True)] if was_promised else []
         return [*out, *self._pass_on(others, peer, now), *self.more(peer, now)]
 
@@ -350,7 +361,7 @@ class Fetching:
         supplier = self._suppliers.get(peer)
         if supplier is not None and id in supplier.in_flight:
             del supplier.in_flight[id]
-            supplier.unanswered = 0
+            supplier.unanswered, supplier.silent_since = 0, None
             supplier.deadline = now + self._config.fetch_timeout_s
 
     def _forget(self, id: Id) -> Missing:
@@ -395,6 +406,8 @@ class Fetching:
         if supplier.deadline is None:
             self._timers.set((TIMER, peer), now + patience_s)
         supplier.asked_at = now
+        if supplier.silent_since is None:
+            supplier.silent_since = now
         if supplier.deadline is None or was_idle:  # asking for more does not give it more time
             supplier.deadline = now + patience_s
         return [Ask(peer, ids, all(self._missing[id].from_history for id in ids))]
@@ -410,7 +423,9 @@ class Fetching:
             self._timers.set((TIMER, peer), supplier.deadline)
             return []
         supplier.deadline = None
-        if supplier.pushed_at < supplier.asked_at:  # else its link is full, and others are asked
+        # Answers wait behind what it pushes; but not for ever.
+        is_backlog = supplier.pushed_at >= supplier.asked_at
+        if not is_backlog or now > (supplier.silent_since or now) + BACKLOG_S:
             supplier.unanswered += 1
             self._counts["unanswered"] += 1
         left = [*supplier.in_flight, *supplier.queue]

@@ -256,8 +256,8 @@ class Gossip(Arriving):
                 self.publish_payload(payload, 0, now)
         elif machine == serving_machine.TIMER:
             assert isinstance(what, PeerId)
-            takes = self.tree.branches[what].takes_more
-            self.out += self.serving.tick(what, self._serve, takes_more=takes, now=now)
+            takes = self.tree.branches[what].takes_answer
+            self.out += self.serving.tick(what, self._serve, takes, now)
         elif machine == intake.TIMER:
             self.next_turn(now)
         elif machine == stem_machine.TIMER:
@@ -312,7 +312,9 @@ class Gossip(Arriving):
 
     def _serve(self, peer: PeerId, id: Id, held: HeldBroadcast, now: float) -> Pass:
         self.receipts.adopted(id, peer, now)
-        return Pass((peer,), held.copy(self.marks_for(self.tree.branches[peer], id[0], held)))
+        branch = self.tree.branches[peer]
+        branch.answered(len(held.payload) + self._config.intake.cost_bytes)
+        return Pass((peer,), held.copy(self.marks_for(branch, id[0], held)))
 
     def _on_gone(self, branch: Branch, message: Gone, now: float) -> None:
         origin = message.origin, message.epoch

@@ -18,6 +18,8 @@ AGAIN_S = 0.02  # guess: a quarter of a megabyte every 20 ms is 13 MB/s for one 
 
 Send: TypeAlias = Callable[[PeerId, Id, HeldBroadcast, float], Pass]
 """How one is sent to a neighbour that has asked for it."""
+Takes: TypeAlias = Callable[[float], bool]
+"""Whether it takes one more now, and within the rate that it allows."""
 
 
 class Serving:
@@ -47,7 +49,7 @@ class Serving:
         if self._owed.pop(peer, None) is not None:
             self._timers.cancel((TIMER, peer))
 
-    def tick(self, peer: PeerId, send: Send, *, takes_more: bool, now: float) -> list[Pass]:
+    def tick(self, peer: PeerId, send: Send, takes_answer: Takes, now: float) -> list[Pass]:
         """Send a neighbour some of what it asked for."""
         owed = self._owed.get(peer)
         if owed is None:
@@ -55,7 +57,7 @@ class Serving:
         out: list[Pass] = []
         gone: dict[tuple[bytes, int], list[int]] = {}
         size = 0
-        while owed and takes_more and size < self._config.serve_bytes:
+        while owed and takes_answer(now) and size < self._config.serve_bytes:
             id = owed.popleft()
             held = self._history.get(id)
             if held is None:

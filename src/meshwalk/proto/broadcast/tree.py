@@ -25,7 +25,8 @@ from meshwalk.proto.overlay.membership import Neighbour
 from meshwalk.proto.rate import ByteBucket
 from meshwalk.wire.peerid import PeerId
 
-SENT_SHARE: Final = 0.75  # guess: a quarter of a link's rate for what was asked for
+SENT_SHARE: Final = 0.6  # guess: of a link's rate, for what is pushed
+ANSWERED_SHARE: Final = 0.2  # guess: for what was asked for; the rest is for small messages
 WAY_US_MAX: Final = 3_600_000_000  # guess: an hour; what others claim must not overflow
 
 
@@ -35,12 +36,14 @@ NOBODY: Final[frozenset[PeerId]] = frozenset()
 class Branch:
     """One neighbour, as broadcasts see it."""
 
-    __slots__ = ("_bucket", "is_eager", "neighbour", "peer", "pruned_at", "reminded_at")
+    __slots__ = ("_answers", "_bucket", "is_eager", "neighbour", "peer", "pruned_at", "reminded_at")
 
     def __init__(self, neighbour: Neighbour, intake: IntakeConfig) -> None:
         # Below what the peer allows: the rest is for answers.
         per_s, burst = intake.link_bytes_per_s * SENT_SHARE, intake.link_burst_bytes // 2
         self._bucket = ByteBucket(per_s, burst)
+        per_s, burst = intake.link_bytes_per_s * ANSWERED_SHARE, intake.link_burst_bytes // 8
+        self._answers = ByteBucket(per_s, burst)
         self.peer = neighbour.peer
         self.neighbour = neighbour
         self.is_eager = False
@@ -60,6 +63,14 @@ class Branch:
             return False
         self._bucket.spend(size)
         return True
+
+    def takes_answer(self, now: float) -> bool:
+        """Whether it takes one more of what it asked for."""
+        return self.takes_more and self._answers.ready_at(now) <= now
+
+    def answered(self, size: int) -> None:
+        """What it asked for was sent, and costs so much."""
+        self._answers.spend(size)
 
     def way_us(self, before_us: int) -> int:
         """The way of a broadcast to here that took so long before this link."""

@@ -71,7 +71,7 @@ class Trust:
         self._half_life_s = max(config.half_life_s, HALF_LIFE_LEAST_S)
         self._weights = {
             Offence.FORGED: config.forged,
-            Offence.UNWORKED: config.forged,
+            Offence.UNWORKED: config.unworked,
             Offence.PROMISE_BROKEN: config.promise_broken,
             Offence.FLOODED: config.flooded,
             Offence.UNWANTED: config.unwanted,

@@ -49,6 +49,8 @@ INTAKE: Final = IntakeConfig(
     link_burst_bytes=IntakeConfig().link_burst_bytes // BURST_SCALE,
     origin_bytes_per_s=IntakeConfig().origin_bytes_per_s * SCALE,
     origin_burst_bytes=IntakeConfig().origin_burst_bytes // BURST_SCALE,
+    # Else a few announcements a second would be as much as the scaled rate of a link.
+    cost_bytes=IntakeConfig().cost_bytes // 4,
 )
 
 
