@@ -33,6 +33,7 @@ Y_LABEL_ROW: Final = 40  # along the height of the axes and a little more; measu
 MARKERS_MAX: Final = 15  # guess: with more points, markers stand apart evenly, not on each point
 MARKER_DISTANCE: Final = 0.06  # of the diagonal of the axes; looked at
 
+LINES: Final = ("-", "-.", ":")  # full ones first; dashed ones are for comparison
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#4D4D4D")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "p", "h")
 _INK: Final = "#24292F"
@@ -156,7 +157,9 @@ def _lines(axes: Axes, plot: Plot) -> None:
         if series.style is Style.DASHED:
             axes.plot(xs, ys, "--", color=_GREY, linewidth=1.8, label=series.label, zorder=1.5)
             continue
-        colour, marker = _colour(number), _MARKERS[number % len(_MARKERS)]
+        # When the colours are used up, they come again with other markers on lines of another kind.
+        again = number // len(_COLOURS)
+        colour, marker = _colour(number), _MARKERS[(number + again) % len(_MARKERS)]
         number += 1
         if series.style is Style.POINTS:
             axes.scatter(
@@ -169,6 +172,7 @@ def _lines(axes: Axes, plot: Plot) -> None:
             xs,
             ys,
             color=colour,
+            linestyle=LINES[again % len(LINES)],
             marker=marker,
             markeredgecolor="white",
             markevery=MARKER_DISTANCE if len(xs) > MARKERS_MAX else None,
@@ -289,7 +293,7 @@ def _legend_shape(series: Sequence[Series]) -> tuple[int, int]:
     """Columns and rows; none for a series that is alone."""
     if len(series) < 2:
         return 0, 0
-    longest = max(len(one.label) for one in series) + 5  # the sample of the line
+    longest = max(len(one.label) for one in series) + 6  # the sample of the line, and the space
     columns = max(1, min(len(series), LEGEND_ROW // longest))
     return columns, -(-len(series) // columns)
 
