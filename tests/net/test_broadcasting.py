@@ -231,6 +231,27 @@ async def test_a_cancelled_proof_sends_nothing_and_lets_the_next_one_go(
     assert [payload for payload, _, _ in core.worked] == [b"next, draft after 0"]
 
 
+async def test_a_node_that_stops_ends_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_test, core = made(difficulty=5)
+    is_working = asyncio.Event()
+
+    async def solved(payload: bytes, difficulty: int, progress: Progress | None) -> int:
+        is_working.set()
+        await asyncio.Event().wait()
+        return 7
+
+    monkeypatch.setattr(broadcasting, "solved", solved)
+    never = asyncio.create_task(sent(under_test, "never"))
+    async with asyncio.timeout(DEADLINE_S):
+        await is_working.wait()
+        under_test.stop()
+        with pytest.raises(meshwalk.NotRunning):
+            await never
+        with pytest.raises(meshwalk.NotRunning):
+            await sent(under_test, "afterwards")
+    assert not core.worked
+
+
 async def test_private_ones_have_a_key_each() -> None:
     under_test, core = made()
     await sent(under_test, private=True)

@@ -148,3 +148,13 @@ def test_each_is_taken_once_and_in_its_order_or_dropped(
         items = [item for one, item in desk.taken if one == by]
         assert items == sorted(set(items))
     assert len(desk.taken) + desk.counts["dropped unread"] + gone == len(offers)
+
+
+def test_a_neighbour_brings_only_so_many_new_origins() -> None:
+    desk = Desk(IntakeConfig(newcomers_per_s=2.0, newcomers_burst=3))
+    desk.offer(A, 0)
+    desk.offer(B, 0)
+    assert [desk.intake.allows_newcomer(A, 0.0) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert desk.intake.allows_newcomer(B, 0.0), "each has its own"
+    assert desk.intake.allows_newcomer(A, 1.0)
+    assert desk.counts["too many new origins"] == 2

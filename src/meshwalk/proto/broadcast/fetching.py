@@ -425,7 +425,8 @@ class Fetching:
         supplier.deadline = None
         # Answers wait behind what it pushes; but not for ever.
         is_backlog = supplier.pushed_at >= supplier.asked_at
-        if not is_backlog or now > (supplier.silent_since or now) + BACKLOG_S:
+        since = supplier.silent_since
+        if not is_backlog or (since is not None and now > since + BACKLOG_S):
             supplier.unanswered += 1
             self._counts["unanswered"] += 1
         left = [*supplier.in_flight, *supplier.queue]
