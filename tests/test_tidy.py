@@ -90,8 +90,8 @@ class Finding:
 
 @cache
 def _parsed(text: str) -> ast.Module:
-    # Seen once in a worker that had run other tests: "AST constructor recursion depth mismatch". The
-    # parser's depth is checked at its end, and whatever garbage collection runs meanwhile counts.
+    # Seen once, after other tests: "AST constructor recursion depth mismatch". The parser checks its
+    # depth at the end, and it is a guess that what garbage collection ran meanwhile had changed it.
     was_on = gc.isenabled()
     gc.disable()
     try:
