@@ -90,7 +90,7 @@ class Finding:
 
 @cache
 def _parsed(text: str) -> ast.Module:
-    # Seen once, after other tests: "AST constructor recursion depth mismatch". The parser checks its
+    # Seen once, after others: "AST constructor recursion depth mismatch". The parser checks its
     # depth at the end, and it is a guess that what garbage collection ran meanwhile had changed it.
     was_on = gc.isenabled()
     gc.disable()
